@@ -188,6 +188,10 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    pub(crate) fn invalid_reply(what: &str) -> Self {
+        Self::InvalidReply(what.into())
+    }
+
     /// The server's code, if the server refused something.
     #[must_use]
     pub fn code(&self) -> Option<ErrorCode> {

@@ -63,10 +63,14 @@ impl ChunkList {
         let mut transfer = Transfer::new(client, pending);
         let begin: ChunksBegin = match parts.recv().await {
             Some(TransferPart::Begin(begin)) => parse(&begin)?,
-            Some(TransferPart::Chunk(_)) => return Err(invalid("records before their begin")),
+            Some(TransferPart::Chunk(_)) => {
+                return Err(ClientError::invalid_reply("records before their begin"));
+            }
             None => {
                 transfer.reply::<ChunksReply>().await?;
-                return Err(invalid("the end of a list of chunks before its begin"));
+                return Err(ClientError::invalid_reply(
+                    "the end of a list of chunks before its begin",
+                ));
             }
         };
         if begin.cutting != CUTTING || !is_worth_while(begin.size) {
@@ -76,12 +80,14 @@ impl ChunkList {
             .version
             .is_some_and(|version| version != begin.version)
         {
-            return Err(invalid("a list of the chunks of another version"));
+            return Err(ClientError::invalid_reply(
+                "a list of the chunks of another version",
+            ));
         }
         let mut records = RecordReader::new(begin.size);
         while let Some(part) = parts.recv().await {
             let TransferPart::Chunk(bytes) = part else {
-                return Err(invalid("a second begin"));
+                return Err(ClientError::invalid_reply("a second begin"));
             };
             records.read(&bytes)?;
             if records.chunks.len() > MAX_CHUNKS {
@@ -91,7 +97,9 @@ impl ChunkList {
         let reply: ChunksReply = transfer.reply().await?;
         let chunks = records.finish()?;
         if reply.count != chunks.len() as u64 {
-            return Err(invalid("a list with another number of chunks than it says"));
+            return Err(ClientError::invalid_reply(
+                "a list with another number of chunks than it says",
+            ));
         }
         Ok(Some(Self {
             version: begin.version,
@@ -136,9 +144,10 @@ impl RecordReader {
         self.unread.extend_from_slice(bytes);
         while let Some(record) = self.unread.first_chunk() {
             let chunk = ContentChunk::from_record(record)
-                .ok_or_else(|| invalid("a record that is not of a chunk"))?;
+                .ok_or_else(|| ClientError::invalid_reply("a record that is not of a chunk"))?;
             let rest = self.rest.checked_sub(u64::from(chunk.length));
-            self.rest = rest.ok_or_else(|| invalid("chunks of more than the file"))?;
+            self.rest =
+                rest.ok_or_else(|| ClientError::invalid_reply("chunks of more than the file"))?;
             self.chunks.push(chunk);
             let _ = self.unread.split_to(ContentChunk::RECORD_BYTES);
         }
@@ -147,12 +156,8 @@ impl RecordReader {
 
     fn finish(self) -> Result<Vec<ContentChunk>, ClientError> {
         if !self.unread.is_empty() || self.rest > 0 {
-            return Err(invalid("chunks of less than the file"));
+            return Err(ClientError::invalid_reply("chunks of less than the file"));
         }
         Ok(self.chunks)
     }
-}
-
-fn invalid(what: &str) -> ClientError {
-    ClientError::InvalidReply(what.into())
 }

@@ -16,7 +16,7 @@ use crate::client::delta::plan::{AssemblyStep, next_ranges, plan_steps, skip_byt
 use crate::client::delta::ranges::RangeSource;
 use crate::client::delta::resumption::ResumptionProgress;
 use crate::client::transfer::blocking::{blocking, joined};
-use crate::client::transfer::options::{FetchedFile, FileOptions, QUEUED_CHUNKS};
+use crate::client::transfer::options::{FetchedFile, FileOptions, ListedContent, QUEUED_CHUNKS};
 use crate::client::transfer::progress::FileProgress;
 use crate::client::transfer::sink::LocalSink;
 use crate::client::transfer::source::LocalFile;
@@ -76,6 +76,7 @@ impl Session {
                 return Ok(got);
             }
         }
+        let found = ListedContent::from_size(found);
         let whole = self.get_found(remote, local, false, found, options, progress);
         let fetched = whole.await?;
         let transferred = fetched.size;

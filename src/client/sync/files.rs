@@ -88,6 +88,7 @@ impl SyncTransfers {
                     remote,
                     local,
                     level,
+                    listed: None,
                 };
                 transfers.add(file, size);
             }

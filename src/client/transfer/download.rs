@@ -80,10 +80,14 @@ impl Client {
         let mut transfer = Transfer::new(self, pending);
         let begin: GetBegin = match parts.recv().await {
             Some(TransferPart::Begin(begin)) => parse(&begin)?,
-            Some(TransferPart::Chunk(_)) => return Err(invalid("data of a get before its begin")),
+            Some(TransferPart::Chunk(_)) => {
+                return Err(ClientError::invalid_reply("data of a get before its begin"));
+            }
             None => {
                 transfer.reply::<GetReply>().await?;
-                return Err(invalid("the end of a get before its begin"));
+                return Err(ClientError::invalid_reply(
+                    "the end of a get before its begin",
+                ));
             }
         };
         Ok(DownloadStream {
@@ -144,22 +148,29 @@ impl DownloadStream {
         local: Option<Digest>,
     ) -> Result<GetReply, ClientError> {
         if self.received > self.begin.length {
-            return Err(invalid("more bytes of a file than it announced"));
+            return Err(ClientError::invalid_reply(
+                "more bytes of a file than it announced",
+            ));
         }
         let reply: GetReply = self.transfer.reply().await?;
+        if reply.size != self.begin.size {
+            return Err(ClientError::invalid_reply(
+                "the end of a get with another size than its begin",
+            ));
+        }
         if self.received < self.begin.length {
-            return Err(invalid("fewer bytes of a file than it announced"));
+            return Err(ClientError::invalid_reply(
+                "fewer bytes of a file than it announced",
+            ));
         }
         match (local, reply.digest) {
             (Some(local), Some(server)) if local != server => {
                 Err(ClientError::DigestMismatch { server, local })
             }
-            (Some(_), None) => Err(invalid("the end of a get without a digest")),
+            (Some(_), None) => Err(ClientError::invalid_reply(
+                "the end of a get without a digest",
+            )),
             _ => Ok(reply),
         }
     }
-}
-
-fn invalid(what: &str) -> ClientError {
-    ClientError::InvalidReply(what.into())
 }

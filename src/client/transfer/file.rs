@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::client::transfer::blocking::blocking;
-use crate::client::transfer::options::{FetchedFile, FileOptions};
+use crate::client::transfer::options::{FetchedFile, FileOptions, ListedContent};
 use crate::client::transfer::receive::DownloadTarget;
 use crate::client::transfer::sink::{LocalSink, remove_stale_parts};
 use crate::client::transfer::source::LocalFile;
@@ -39,7 +39,8 @@ impl Session {
             Ok(())
         })
         .await?;
-        self.get_found(remote, local, true, 0, options, progress)
+        let found = ListedContent::from_size(0);
+        self.get_found(remote, local, true, found, options, progress)
             .await
     }
 
@@ -59,7 +60,8 @@ impl Session {
         progress.found_all();
         let sink = LocalSink::Stream(Box::new(writer), "standard output".into());
         let target = DownloadTarget::from_sink(sink);
-        self.fetch(remote, target, 0, options, progress).await
+        let found = ListedContent::from_size(0);
+        self.fetch(remote, target, found, options, progress).await
     }
 
     /// Puts the file `local`. Its modification time is kept. If the server has a part of it from an interrupted
@@ -97,14 +99,14 @@ impl Session {
         self.send(source, remote, 0, options, progress, false).await
     }
 
-    /// [`get_file`](Self::get_file) of a file that was counted with `found` bytes. With `is_named_by_user` the
+    /// [`get_file`](Self::get_file) of a file that was listed as `found`. With `is_named_by_user` the
     /// local path may be a link or a device.
     pub(crate) async fn get_found(
         &self,
         remote: &str,
         local: PathBuf,
         is_named_by_user: bool,
-        found: u64,
+        found: ListedContent,
         options: FileOptions,
         progress: &Progress,
     ) -> Result<FetchedFile, ClientError> {

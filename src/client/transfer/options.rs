@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use crate::protocol::{Algorithm, Digest, IfExists};
+use jiff::Timestamp;
+
+use crate::client::ClientError;
+use crate::protocol::{Algorithm, Digest, GetBegin, IfExists};
 
 /// Chunks that may wait between the disk and the network.
 pub(crate) const QUEUED_CHUNKS: usize = 2;
@@ -29,4 +32,37 @@ pub struct FetchedFile {
     pub size: u64,
     /// The digest that both sides computed.
     pub digest: Option<Digest>,
+}
+
+/// The state in which a file on the server was found.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ListedContent {
+    pub(crate) size: u64,
+    /// `None` if the size is not compared with the file that is sent.
+    pub(crate) modified: Option<Timestamp>,
+}
+
+impl ListedContent {
+    /// A file of about this size.
+    pub(crate) fn from_size(size: u64) -> Self {
+        Self {
+            size,
+            modified: None,
+        }
+    }
+
+    /// Checks the announcement of the data. A file of another time was changed since, so it may have
+    /// another size.
+    ///
+    /// # Errors
+    /// [`ClientError::InvalidReply`] if a file of the same time has another size.
+    pub(crate) fn check(self, begin: &GetBegin) -> Result<(), ClientError> {
+        if self.modified != Some(begin.modified) || self.size == begin.size {
+            return Ok(());
+        }
+        Err(ClientError::InvalidReply(format!(
+            "a file of {} bytes that it listed with {}",
+            begin.size, self.size
+        )))
+    }
 }

@@ -7,7 +7,7 @@ use tokio::task::spawn_blocking;
 
 use crate::client::session::CurrentConnection;
 use crate::client::transfer::blocking::{blocking, joined};
-use crate::client::transfer::options::{FileOptions, QUEUED_CHUNKS};
+use crate::client::transfer::options::{FileOptions, ListedContent, QUEUED_CHUNKS};
 use crate::client::transfer::progress::FileProgress;
 use crate::client::transfer::sink::LocalSink;
 use crate::client::{ClientError, FetchedFile, GetOptions, Progress, Session};
@@ -34,16 +34,17 @@ struct FileDownload<'a> {
     /// The first bytes were written by an earlier run, perhaps before a loss of power.
     has_old_bytes: bool,
     restarts: u32,
+    found: ListedContent,
     progress: FileProgress,
 }
 
 impl Session {
-    /// Gets a file, which was found with `found` bytes, into `target`.
+    /// Gets a file, which was listed as `found`, into `target`.
     pub(crate) async fn fetch(
         &self,
         remote: &str,
         target: DownloadTarget,
-        found: u64,
+        found: ListedContent,
         options: FileOptions,
         progress: &Progress,
     ) -> Result<FetchedFile, ClientError> {
@@ -58,7 +59,8 @@ impl Session {
             size: None,
             has_old_bytes: false,
             restarts: 0,
-            progress: progress.file(found).named(remote),
+            found,
+            progress: progress.file(found.size).named(remote),
         };
         download.resume().await?;
         let mut budget = self.retry_budget(progress);
@@ -127,6 +129,7 @@ impl FileDownload<'_> {
             let text = "another part of a file than was requested";
             return Err(ClientError::InvalidReply(text.into()));
         }
+        self.found.check(&begin)?;
         self.progress.expect(begin.size);
         self.progress.go_to(self.offset);
         let GetBegin {

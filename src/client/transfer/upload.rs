@@ -110,10 +110,14 @@ impl UploadStream {
     pub async fn begun(&mut self) -> Result<PutBegin, ClientError> {
         match self.parts.recv().await {
             Some(TransferPart::Begin(begin)) => parse(&begin),
-            Some(TransferPart::Chunk(_)) => Err(invalid("data in reply to a put")),
+            Some(TransferPart::Chunk(_)) => {
+                Err(ClientError::invalid_reply("data in reply to a put"))
+            }
             None => {
                 self.transfer.reply::<PutReply>().await?;
-                Err(invalid("the end of a put before its begin"))
+                Err(ClientError::invalid_reply(
+                    "the end of a put before its begin",
+                ))
             }
         }
     }
@@ -206,8 +210,4 @@ pub(crate) fn check_reply(
         });
     }
     Ok(reply)
-}
-
-fn invalid(what: &str) -> ClientError {
-    ClientError::InvalidReply(what.into())
 }

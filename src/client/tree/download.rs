@@ -11,6 +11,7 @@ use futures::stream::StreamExt;
 use tokio::sync::mpsc;
 
 use crate::client::transfer::blocking::blocking;
+use crate::client::transfer::options::ListedContent;
 use crate::client::transfer::part_file;
 use crate::client::transfer::sink::remove_stale_parts;
 use crate::client::tree::direction::FinishedFile;
@@ -20,7 +21,7 @@ use crate::client::tree::transfers::FileTransfers;
 use crate::client::tree::unchanged::RemoteFiles;
 use crate::client::tree::{TreeEvent, TreeJob, TreeOptions, TreeSummary, join};
 use crate::client::{Client, ClientError, FetchedFile, Progress, Session};
-use crate::protocol::{Entry, ErrorCode, Kind, LsReply, StatReply};
+use crate::protocol::{Entry, ErrorCode, Kind, LsReply, StatReply, reorders_text};
 
 /// Pages of listings that are requested at the same time.
 const MAX_CONCURRENT_LISTINGS: usize = 8;
@@ -167,6 +168,7 @@ impl TreeDownload {
                     remote,
                     local,
                     level: 0,
+                    listed: None,
                 });
             } else {
                 break;
@@ -265,10 +267,14 @@ impl TreeDownload {
         }
     }
 
-    fn found(&mut self, target: LocalTarget, entry: &Entry) {
+    fn found(&mut self, mut target: LocalTarget, entry: &Entry) {
         match entry.kind {
             Kind::File => {
                 self.job.progress.found_file(entry.size);
+                target.listed = Some(ListedContent {
+                    size: entry.size,
+                    modified: Some(entry.modified),
+                });
                 self.files.push_back((target, entry.size));
             }
             Kind::Dir => {
@@ -323,6 +329,7 @@ impl TreeDownload {
                 remote: join(&parent.remote, name),
                 local: parent.local.join(name),
                 level,
+                listed: None,
             };
             if level > MAX_DEPTH {
                 let error = ClientError::TooDeep(MAX_DEPTH);
@@ -376,10 +383,7 @@ fn is_hidden_folder(target: &LocalTarget, error: &ClientError) -> bool {
 /// Whether a name from the server names an entry of its directory and nothing else, cannot control a
 /// terminal, and is not the name of a part file.
 fn is_single_name(name: &str) -> bool {
-    let is_unsafe = |character: char| {
-        character.is_control()
-            || matches!(character, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
-    };
+    let is_unsafe = |character: char| character.is_control() || reorders_text(character);
     if name.contains(is_unsafe) || part_file::is_part(OsStr::new(name)) {
         return false;
     }

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::client::connection::{ReceivedPart, parse};
 use crate::client::delta::is_worth_while;
+use crate::client::transfer::options::ListedContent;
 use crate::client::transfer::sink::LocalSink;
 use crate::client::tree::direction::{
     DiskStep, FinishedFile, FoundFile, PipelineLimits, PipelinedTransfer, TransferAttempt,
@@ -32,6 +33,8 @@ pub(crate) struct LocalTarget {
     pub(crate) local: PathBuf,
     /// Levels below the path that the user named, which has level 0.
     pub(crate) level: u32,
+    /// The state in which a file was listed, if the file that is sent must have it.
+    pub(crate) listed: Option<ListedContent>,
 }
 
 impl PipelinedTransfer for DownloadDirection {
@@ -79,6 +82,9 @@ impl PipelinedTransfer for DownloadDirection {
         let Some((begin, reply)) = check(reply, &received, self.options)? else {
             return Ok(None);
         };
+        if let Some(listed) = file.listed {
+            listed.check(&begin)?;
+        }
         let path = store(file, &received.chunks, &begin, self.options)?;
         let (size, digest) = (reply.size, reply.digest);
         Ok(Some(FetchedFile { path, size, digest }))
@@ -109,8 +115,9 @@ impl PipelinedTransfer for DownloadDirection {
                 let get = session.get_found_delta(remote, local, size, options, &progress);
                 get.await.map(|(fetched, _)| fetched)
             } else {
+                let found = file.listed.unwrap_or(ListedContent::from_size(size));
                 let get =
-                    session.get_found(remote, local, is_named_by_user, size, options, &progress);
+                    session.get_found(remote, local, is_named_by_user, found, options, &progress);
                 get.await
             };
             (file, result)
@@ -125,7 +132,7 @@ fn check(
     received: &ReceivedPart,
     options: FileOptions,
 ) -> Result<Option<(GetBegin, GetReply)>, ClientError> {
-    let invalid = |what: &str| ClientError::InvalidReply(what.into());
+    let invalid = ClientError::invalid_reply;
     let begin = received.begin.as_deref();
     let begin: GetBegin = parse(begin.ok_or_else(|| invalid("a get ended before its begin"))?)?;
     let reply: GetReply = parse(reply)?;

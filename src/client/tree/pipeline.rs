@@ -143,7 +143,12 @@ impl<T: PipelinedTransfer> Pipeline<T> {
     /// Whether [`start`](Self::start) would send anything now.
     pub(super) fn can_start(&self) -> bool {
         let has_thread = match T::DISK_STEP {
-            DiskStep::Encode => self.encoding.len() + self.sending.len() <= self.disk_threads,
+            // One batch more than there are threads may wait to be sent, so that a single thread can read
+            // while the connection is busy.
+            DiskStep::Encode => {
+                self.encoding.len() < self.disk_threads
+                    && self.encoding.len() + self.sending.len() <= self.disk_threads
+            }
             DiskStep::Complete => true,
         };
         has_thread && !self.queued.is_empty()
@@ -280,10 +285,10 @@ impl<T: PipelinedTransfer> Pipeline<T> {
         })
     }
 
-    /// Begins to complete some of the answered files on a blocking thread.
+    /// Begins to complete the files that were answered first on a blocking thread.
     fn complete_batch(&mut self) {
-        let rest = self.answered.len().saturating_sub(MAX_DISK_BATCH_FILES);
-        let batch = self.answered.split_off(rest);
+        let files = self.answered.len().min(MAX_DISK_BATCH_FILES);
+        let batch: Vec<_> = self.answered.drain(..files).collect();
         let direction = self.direction.clone();
         let completing = blocking(move || {
             let completed = batch.into_iter().map(|file| complete(&direction, file));

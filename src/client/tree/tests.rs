@@ -313,6 +313,52 @@ async fn a_file_with_another_digest_is_not_saved() {
 }
 
 #[tokio::test]
+async fn a_file_of_another_size_than_was_listed_is_not_saved() {
+    const LARGE: usize = 300_000;
+    let modified: Timestamp = "2020-02-02T02:02:02Z".parse().expect("a time");
+    // Small files come together, large ones by themselves. A file of another time was changed meanwhile.
+    for (size, listed, modified, is_saved) in [
+        (7, 6, modified, false),
+        (7, 7, modified, true),
+        (7, 6, Timestamp::UNIX_EPOCH, true),
+        (LARGE, LARGE + 1, modified, false),
+        (LARGE, LARGE, modified, true),
+    ] {
+        let here = tempfile::tempdir().expect("a directory");
+        let target = here.path().join("file");
+        let content = vec![b'x'; size];
+        let (client, mut peer) = pair();
+        let script = async move {
+            let (id, _) = peer.request().await;
+            let stat = StatReply {
+                path: "/f".into(),
+                entry: Entry::new("f", Kind::File, listed as u64, modified),
+            };
+            peer.say(encode_ok(id, &stat)).await;
+            let (id, _) = peer.request().await;
+            peer.send_file(id, &content, blake3(&content)).await;
+            std::future::pending::<()>().await;
+        };
+        let roots = vec![("f".to_owned(), target.clone())];
+        let get = async move {
+            let (sender, mut notes) = mpsc::channel(10);
+            let (options, progress) = (FileOptions::default(), Progress::new());
+            let got = client.get_trees(roots, options, &progress, sender).await;
+            (got, notes.recv().await)
+        };
+        let (outcome, note) = tokio::select! {
+            got = get => got,
+            () = script => panic!("the server does not hang up"),
+        };
+        assert_eq!(outcome.expect("the job ends").files, u64::from(is_saved));
+        assert_eq!(target.exists(), is_saved, "{size} {listed}");
+        if let Some(TreeEvent::Failed { error, .. }) = note {
+            assert!(matches!(error, ClientError::InvalidReply(_)), "{error:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_get_that_is_refused_or_dropped_leaves_nothing_behind() {
     let here = tempfile::tempdir().expect("a directory");
     let left = || here.path().read_dir().expect("there").count();
@@ -409,6 +455,7 @@ async fn many_small_files_are_put_to_a_server_that_answers_each_before_it_reads_
         .expect("put");
     assert_eq!((summary.files, summary.failed), (FILES as u64, 0));
     assert_eq!(progress.bytes(), progress.total_bytes());
+    assert_eq!(progress.sent_bytes(), progress.total_bytes());
     drop(client);
     assert_eq!(server.await.expect("no panic"), FILES);
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::client::FileOptions;
 use crate::client::tests::pair;
+use crate::client::tree::download_request::{DownloadDirection, LocalTarget};
 use crate::client::tree::upload_request::{LocalSource, UploadDirection};
 
 #[tokio::test]
@@ -43,4 +44,40 @@ async fn a_file_whose_connection_is_lost_while_it_is_encoded_is_handed_back() {
         [PipelineOutcome::Separate(_, TransferAttempt::First)]
     ));
     assert!(pipeline.is_idle());
+}
+
+#[tokio::test]
+async fn the_files_that_were_answered_first_are_completed_first() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (client, _peer) = pair();
+    let direction = DownloadDirection {
+        options: FileOptions::default(),
+    };
+    let mut pipeline = Pipeline::new(direction, &Session::from(client), &Progress::new());
+    for number in 0..=MAX_DISK_BATCH_FILES {
+        let found = FoundFile {
+            file: LocalTarget {
+                remote: number.to_string(),
+                local: directory.path().join(number.to_string()),
+                level: 1,
+                listed: None,
+            },
+            size: 1,
+        };
+        pipeline.answered.push(AnsweredFile {
+            file: OutstandingFile {
+                found,
+                expected: (),
+            },
+            reply: RawValue::from_string("{}".into()).expect("JSON"),
+            received: ReceivedPart::default(),
+        });
+    }
+    pipeline.complete_batch();
+    let left: Vec<_> = pipeline
+        .answered
+        .iter()
+        .map(|file| &*file.file.found.file.remote)
+        .collect();
+    assert_eq!(left, [MAX_DISK_BATCH_FILES.to_string()]);
 }
