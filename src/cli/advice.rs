@@ -33,10 +33,13 @@ fn fixed_advice(command: &str, error: &anyhow::Error) -> Option<&'static str> {
         );
     }
     if error.is::<Interrupted>() {
-        let first = command.split(' ').next().unwrap_or_default();
-        return ["get", "sync"]
-            .contains(&first)
-            .then_some("complete files stay; run the same command again to continue");
+        return match command.split(' ').next().unwrap_or_default() {
+            "get" => Some(
+                "complete files and the parts of large ones are kept; run the same command again to continue",
+            ),
+            "put" | "sync" => Some("complete files stay; run the same command again to continue"),
+            _ => None,
+        };
     }
     match error.downcast_ref::<ClientError>()? {
         ClientError::Lost(_) | ClientError::ReconnectFailed { .. }

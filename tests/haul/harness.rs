@@ -149,6 +149,14 @@ impl TestServer {
             .count()
     }
 
+    /// The bytes of unfinished uploads.
+    pub(crate) fn staged_bytes(&self) -> u64 {
+        let entries = std::fs::read_dir(self.data.path().join("staging")).expect("staging");
+        // An upload may end meanwhile.
+        let sizes = entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()));
+        sizes.sum()
+    }
+
     /// A connection that has said nothing yet.
     pub(crate) async fn connect(&self) -> RawClient {
         RawClient::connect(self.address).await

@@ -82,6 +82,46 @@ async fn files_that_exist_are_skipped_and_counted() {
     assert!(stderr.contains(", 1 existed already"), "{stderr}");
     assert_eq!(person.read("d/old"), "changed");
     assert_eq!(person.read("d/new"), "2");
+    // A name alone does not make a file of a directory.
+    person.write("d/taken/file", "3");
+    person.write("other", "4");
+    person.types(&["put", "other", ":d/taken"], 0).await;
+    let (_, stderr) = person.types(&[&["get", "d"], &skip[..]].concat(), 1).await;
+    assert!(stderr.contains("haul: get d/taken: "), "{stderr}");
+    let (_, stderr) = person.types(&[&["put", "d"], &skip[..]].concat(), 1).await;
+    assert!(stderr.contains("haul: put d/taken: "), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_put_that_skips_existing_files_is_resumed_by_the_next() {
+    const LARGE: usize = 64 * 1024 * 1024;
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    person.write("d/small", "1");
+    let large = fs::File::create(person.path("d/large")).expect("made");
+    large.set_len(LARGE as u64).expect("a large file");
+    let put = ["put", "--if-exists", "skip", "d"];
+    let limited = [&put[..], &["--bwlimit", "1MiB"]].concat();
+    let mut process = person.command(&limited).spawn().expect("started");
+    let small = server.home("alice").join("d/small");
+    while server.staged_bytes() < 1024 * 1024 || !small.exists() {
+        tokio::task::yield_now().await;
+    }
+    process.kill().expect("it runs");
+    process.wait().expect("it ends");
+    let (_, stderr) = person.types(&put, 0).await;
+    assert!(stderr.contains("1 file, 64.0 MiB in"), "{stderr}");
+    assert!(
+        stderr.contains("there already, 1 existed already"),
+        "{stderr}"
+    );
+    assert_eq!(person.types(&["uploads"], 0).await.0, "");
+    let (_, stderr) = person.types(&put, 0).await;
+    assert!(stderr.contains("0 files, 0 B in"), "{stderr}");
+    assert!(stderr.contains(", 2 existed already"), "{stderr}");
+    let single = ["put", "--if-exists", "skip", "d/large", ":d/large"];
+    let (_, stderr) = person.types(&single, 0).await;
+    assert!(stderr.contains(", 1 existed already"), "{stderr}");
 }
 
 #[tokio::test]

@@ -32,6 +32,7 @@ impl SyncTransfers {
             SyncDirection::Up => {
                 let direction = UploadDirection {
                     keeps_modes: context.options.rules.modes,
+                    keeps_existing: false,
                 };
                 DirectedTransfers::Up(FileTransfers::new(direction, session, progress))
             }

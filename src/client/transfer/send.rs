@@ -15,7 +15,7 @@ use crate::protocol::{Digest, ErrorCode, Hasher, IfExists, PutReply, WireError};
 
 /// Files of at least this size are resumed if an earlier run was interrupted. For smaller ones the round
 /// trip costs more than the bytes.
-const MIN_RESUME_BYTES: u64 = 1024 * 1024;
+pub(crate) const MIN_RESUME_BYTES: u64 = 1024 * 1024;
 
 /// The state of an upload.
 struct FileUpload<'a> {

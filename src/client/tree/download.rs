@@ -1,7 +1,6 @@
 //! A tree on its way from the server: remote listings that run ahead of the transfers.
 
 use std::collections::VecDeque;
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -17,11 +16,12 @@ use crate::client::transfer::sink::remove_stale_parts;
 use crate::client::tree::direction::FinishedFile;
 use crate::client::tree::directories::{DirectoryMetadata, FilledDirectories};
 use crate::client::tree::download_request::{DownloadDirection, LocalTarget};
+use crate::client::tree::listed_page::{ListedPage, LocalState, compare_page, is_single_name};
 use crate::client::tree::transfers::FileTransfers;
 use crate::client::tree::unchanged::RemoteFiles;
 use crate::client::tree::{TreeEvent, TreeJob, TreeOptions, TreeSummary, join};
 use crate::client::{Client, ClientError, FetchedFile, Progress, Session};
-use crate::protocol::{Entry, ErrorCode, Kind, LsReply, StatReply, reorders_text};
+use crate::protocol::{Entry, ErrorCode, Kind, StatReply};
 
 /// Pages of listings that are requested at the same time.
 const MAX_CONCURRENT_LISTINGS: usize = 8;
@@ -57,12 +57,13 @@ impl Session {
         })
         .await?;
         let options = options.into();
-        let remote_files = if options.skip_unchanged {
-            let roots = roots.iter().map(|(remote, local)| (&**local, &**remote));
-            RemoteFiles::list(self, roots).await?
-        } else {
-            RemoteFiles::default()
+        // Local names need no listing of the server.
+        let listing = TreeOptions {
+            skip_existing: false,
+            ..options
         };
+        let listed = roots.iter().map(|(remote, local)| (&**local, &**remote));
+        let remote_files = RemoteFiles::list(self, listing, listed).await?;
         let direction = DownloadDirection {
             options: options.file,
         };
@@ -150,13 +151,6 @@ enum ListingStep {
     Page(PendingDirectory, Result<ListedPage, ClientError>),
 }
 
-/// A page of a listing.
-struct ListedPage {
-    reply: LsReply,
-    /// For each entry whether it is a file that this side has already.
-    unchanged: Vec<bool>,
-}
-
 impl TreeDownload {
     /// Starts requests and transfers up to their bounds.
     fn start_more(&mut self) {
@@ -197,7 +191,7 @@ impl TreeDownload {
     }
 
     fn list(&self, mut directory: PendingDirectory) {
-        let remote_files = Arc::clone(&self.remote_files);
+        let (skip_existing, remote_files) = (self.skip_existing, Arc::clone(&self.remote_files));
         let (session, progress) = (self.session.clone(), self.job.progress.clone());
         self.job.running.push(Box::pin(async move {
             let cursor = directory.cursor.take();
@@ -208,7 +202,9 @@ impl TreeDownload {
                 async move { client.ls_page(remote, cursor).await }
             };
             let mut page = match session.retry(&progress, list).await {
-                Ok(reply) => compare_page(&directory.target, remote_files, reply).await,
+                Ok(reply) => {
+                    compare_page(&directory.target, skip_existing, remote_files, reply).await
+                }
                 Err(error) => Err(error),
             };
             if is_first && page.is_ok() {
@@ -302,7 +298,7 @@ impl TreeDownload {
         } = directory;
         let ListedPage {
             reply: page,
-            unchanged,
+            states,
         } = page;
         if is_filled {
             self.filled.push(parent.local.clone(), metadata);
@@ -318,7 +314,7 @@ impl TreeDownload {
             });
         }
         let level = parent.level + 1;
-        for (entry, is_unchanged) in page.entries.into_iter().zip(unchanged) {
+        for (entry, state) in page.entries.into_iter().zip(states) {
             let name = &entry.name;
             if !is_single_name(name) {
                 let error = ClientError::UnsafeName(entry.name);
@@ -336,40 +332,20 @@ impl TreeDownload {
                 self.job.failed(target.remote, error).await?;
                 continue;
             }
-            if is_unchanged {
-                self.job.progress.found_file(entry.size);
-                self.job.unchanged(entry.size);
-            } else {
-                self.found(target, &entry);
+            match state {
+                LocalState::Different => self.found(target, &entry),
+                LocalState::Unchanged => {
+                    self.job.progress.found_file(entry.size);
+                    self.job.unchanged(entry.size);
+                }
+                LocalState::Existing => {
+                    self.job.progress.found_file(entry.size);
+                    self.job.existing(entry.size);
+                }
             }
         }
         Ok(())
     }
-}
-
-/// Compares the files of a page with those of this side.
-async fn compare_page(
-    directory: &LocalTarget,
-    files: Arc<RemoteFiles>,
-    reply: LsReply,
-) -> Result<ListedPage, ClientError> {
-    if files.is_empty() {
-        let unchanged = vec![false; reply.entries.len()];
-        return Ok(ListedPage { reply, unchanged });
-    }
-    let (local, remote) = (directory.local.clone(), directory.remote.clone());
-    blocking(move || {
-        let entries = reply.entries.iter();
-        let unchanged = entries
-            .map(|entry| {
-                let name = &entry.name;
-                is_single_name(name)
-                    && files.is_unchanged(&local.join(name), &join(&remote, name), entry)
-            })
-            .collect();
-        Ok(ListedPage { reply, unchanged })
-    })
-    .await
 }
 
 /// Whether this is a folder at the root that the user may not list. A user who gets the root does not
@@ -378,18 +354,6 @@ fn is_hidden_folder(target: &LocalTarget, error: &ClientError) -> bool {
     let is_name = |component: &Component| matches!(component, Component::Normal(_));
     let names = Path::new(&target.remote).components().filter(is_name);
     target.level == 1 && names.count() == 1 && error.code() == Some(ErrorCode::Denied)
-}
-
-/// Whether a name from the server names an entry of its directory and nothing else, cannot control a
-/// terminal, and is not the name of a part file.
-fn is_single_name(name: &str) -> bool {
-    let is_unsafe = |character: char| character.is_control() || reorders_text(character);
-    if name.contains(is_unsafe) || part_file::is_part(OsStr::new(name)) {
-        return false;
-    }
-    let mut components = Path::new(name).components();
-    let only = (components.next(), components.next());
-    matches!(only, (Some(Component::Normal(part)), None) if part == name)
 }
 
 /// Makes a directory. If it exists, removes the part files that killed downloads left in it. A link to a
@@ -421,33 +385,6 @@ fn make_directory(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_a_single_normal_component_is_a_name() {
-        for name in ["a", "..a", "a b", "-", "…", "\\", "C:"] {
-            assert!(is_single_name(name), "{name}");
-        }
-        for name in [
-            "",
-            ".",
-            "..",
-            "/",
-            "a/",
-            "a/b",
-            "/a",
-            "./a",
-            "a/.",
-            "../a",
-            "a\0",
-            "a\nb",
-            "\u{1b}]0;title\u{7}",
-            "a\u{202e}txt.exe",
-            ".haul-0123456789abcdef.part",
-            ".haul-0123456789abcdef-1.part",
-        ] {
-            assert!(!is_single_name(name), "{name}");
-        }
-    }
 
     #[test]
     fn a_link_to_a_directory_is_followed_only_if_the_user_named_it() {

@@ -8,6 +8,7 @@ pub(super) mod direction;
 mod directories;
 mod download;
 pub(super) mod download_request;
+mod listed_page;
 mod pipeline;
 pub(super) mod transfers;
 mod unchanged;
@@ -173,6 +174,12 @@ impl<Step> TreeJob<Step> {
     /// Counts a file of `size` bytes that the receiving side has already.
     fn unchanged(&mut self, size: u64) {
         self.summary.unchanged += 1;
+        self.progress.skipped_file(size);
+    }
+
+    /// Counts a file of `size` bytes that is kept because its name exists.
+    fn existing(&mut self, size: u64) {
+        self.summary.existing += 1;
         self.progress.skipped_file(size);
     }
 

@@ -39,19 +39,16 @@ impl Session {
         events: mpsc::Sender<TreeEvent>,
     ) -> Result<TreeSummary, ClientError> {
         let options = options.into();
-        let remote_files = if options.skip_unchanged {
-            {
-                let roots = roots.iter().map(|(local, remote)| (&**local, &**remote));
-                RemoteFiles::list(self, roots).await?
-            }
-        } else {
-            RemoteFiles::default()
-        };
+        let listed = roots.iter().map(|(local, remote)| (&**local, &**remote));
+        let remote_files = RemoteFiles::list(self, options, listed).await?;
         let (sender, mut walk) = mpsc::channel(MAX_ENTRIES_AHEAD);
         let counters = progress.clone();
         let walker = spawn_blocking(move || walk_all(roots, options, &sender, &counters));
         let keeps_modes = self.client().has_feature("mode");
-        let direction = UploadDirection { keeps_modes };
+        let direction = UploadDirection {
+            keeps_modes,
+            keeps_existing: options.skip_existing,
+        };
         let mut upload = TreeUpload {
             session: self.clone(),
             options,
@@ -173,6 +170,10 @@ impl TreeUpload {
 
     fn start_file(&mut self, file: LocalSource, metadata: FileMetadata) {
         let size = metadata.size;
+        if self.options.skip_existing && self.remote_files.contains(&file.remote) {
+            self.job.existing(size);
+            return;
+        }
         let kept = self
             .remote_files
             .digest_if_unchanged(&file.remote, metadata);

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::client::connection::{ReceivedPart, parse};
 use crate::client::delta::is_worth_while;
-use crate::client::transfer::send;
+use crate::client::transfer::send::{self, MIN_RESUME_BYTES};
 use crate::client::transfer::source::SmallSource;
 use crate::client::transfer::upload::check_reply;
 use crate::client::tree::direction::{
@@ -24,6 +24,9 @@ use crate::protocol::{
 pub(crate) struct UploadDirection {
     /// Whether the server keeps the permission bits of files.
     pub(crate) keeps_modes: bool,
+    /// Whether a file that exists on the server is kept and is no failure. Then the upload of a new file that
+    /// an earlier run began may be resumed.
+    pub(crate) keeps_existing: bool,
 }
 
 /// A file to be put.
@@ -123,6 +126,7 @@ impl PipelinedTransfer for UploadDirection {
         attempt: TransferAttempt,
     ) -> BoxFuture<'static, FinishedFile<Self>> {
         let (session, progress) = (session.clone(), progress.clone());
+        let keeps_existing = self.keeps_existing;
         let is_repeated = attempt == TransferAttempt::Repeated;
         Box::pin(async move {
             let FoundFile { file, size } = found;
@@ -131,7 +135,8 @@ impl PipelinedTransfer for UploadDirection {
                 let put = session.put_found_delta(local, remote, size, options, &progress);
                 put.await.map(|(reply, _)| reply)
             } else {
-                let put = session.put_found(local, remote, size, options, &progress, is_repeated);
+                let is_resumed = is_repeated || keeps_existing && size >= MIN_RESUME_BYTES;
+                let put = session.put_found(local, remote, size, options, &progress, is_resumed);
                 put.await
             };
             (file, result)

@@ -14,7 +14,10 @@ async fn a_file_whose_connection_is_lost_while_it_is_encoded_is_handed_back() {
     let (client, _peer) = pair();
     let session = Session::from(client.clone());
     let mut pipeline = Pipeline::new(
-        UploadDirection { keeps_modes: true },
+        UploadDirection {
+            keeps_modes: true,
+            keeps_existing: false,
+        },
         &session,
         &Progress::new(),
     );
@@ -29,7 +32,10 @@ async fn a_file_whose_connection_is_lost_while_it_is_encoded_is_handed_back() {
     let files = std::mem::take(&mut pipeline.queued);
     let answers = pipeline.answer_sender.clone();
     let batch = encode(
-        &UploadDirection { keeps_modes: true },
+        &UploadDirection {
+            keeps_modes: true,
+            keeps_existing: false,
+        },
         client.clone(),
         files,
         0,
