@@ -257,7 +257,7 @@ mod tests {
         assert!(connection.contains("--server <URL>"), "{shown}");
         assert!(shown.contains("--password-file") && shown.contains("--fingerprint"));
         for words in [
-            &["haul", "user", "add", "--help"][..],
+            &["haul", "folder", "add", "--help"][..],
             &["haul", "serve", "--help"],
         ] {
             let text = help(words);
