@@ -208,6 +208,7 @@ impl SyncReport {
         for (number, what) in [
             (summary.renamed, "renamed or copied"),
             (summary.deleted, "deleted"),
+            (summary.metadata, "with new times or modes"),
             (summary.unchanged, "unchanged"),
             (summary.skipped, "skipped"),
             (summary.failed, "failed"),

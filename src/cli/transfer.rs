@@ -182,7 +182,8 @@ where
             });
         }
     };
-    if summary.files > 0 || summary.failed == 0 {
+    let found = summary.files + summary.unchanged + summary.existing;
+    if found > 0 || summary.failed == 0 {
         sum_up(remote, &summary, moved.sent_bytes(), started);
     }
     if summary.failed > 0 {

@@ -17,6 +17,9 @@ const MIN_RENAME_BYTES: u64 = 16 * 1024;
 /// Surplus files that are compared with one new file.
 const MAX_CANDIDATES: usize = 4;
 
+/// Surplus files of the same size and another equal property that are looked at for one new file.
+const MAX_SIMILAR: usize = 32;
+
 /// A file of the destination that the source does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SurplusFile {
@@ -49,27 +52,74 @@ pub(crate) struct Rename {
 
 /// The pairs that may be equal.
 pub(crate) fn rename_candidates(new: &[&SyncEntry], surplus: &[SurplusFile]) -> RenameCandidates {
-    let mut by_size: HashMap<u64, Vec<usize>> = HashMap::new();
-    for (index, file) in surplus.iter().enumerate() {
-        by_size.entry(file.size).or_default().push(index);
-    }
+    let index = SurplusIndex::new(surplus);
     let mut candidates = RenameCandidates::new();
-    for (index, file) in new.iter().enumerate() {
-        let Some(equal_size) = by_size.get(&file.size).filter(|_| file.size > 0) else {
-            continue;
-        };
-        let mut likely: Vec<_> = equal_size
-            .iter()
-            .map(|&other| (likelihood(file, &surplus[other]), other))
+    for (number, file) in new.iter().enumerate().filter(|(_, file)| file.size > 0) {
+        let mut likely: Vec<_> = index
+            .similar(file)
+            .into_iter()
+            .map(|other| (likelihood(file, &surplus[other]), other))
             .filter(|(likelihood, _)| file.size >= MIN_RENAME_BYTES || likelihood.is_same_time)
             .collect();
         likely.sort_by_key(|&(likelihood, other)| (std::cmp::Reverse(likelihood), other));
+        likely.dedup();
         likely.truncate(MAX_CANDIDATES);
         if !likely.is_empty() {
-            candidates.insert(index, likely.into_iter().map(|(_, other)| other).collect());
+            let others = likely.into_iter().map(|(_, other)| other);
+            candidates.insert(number, others.collect());
         }
     }
     candidates
+}
+
+/// Surplus files by their size and another property. Each is looked up alone, so that many files of one
+/// size are not all compared with each other.
+#[derive(Default)]
+struct SurplusIndex<'a> {
+    times: HashMap<(u64, i64), Vec<usize>>,
+    names: HashMap<(u64, &'a str), Vec<usize>>,
+    sizes: HashMap<u64, Vec<usize>>,
+}
+
+impl<'a> SurplusIndex<'a> {
+    fn new(surplus: &'a [SurplusFile]) -> Self {
+        let mut index = Self::default();
+        for (number, file) in surplus.iter().enumerate() {
+            // Equal times are in the same second.
+            let second = file.modified.as_nanosecond().div_euclid(1_000_000_000);
+            let second = i64::try_from(second).unwrap_or(i64::MAX);
+            let name = name(&file.path);
+            index
+                .times
+                .entry((file.size, second))
+                .or_default()
+                .push(number);
+            index
+                .names
+                .entry((file.size, name))
+                .or_default()
+                .push(number);
+            index.sizes.entry(file.size).or_default().push(number);
+        }
+        index
+    }
+
+    /// Files of the size of `file`: some of the same time, some of the same name, and some others.
+    fn similar(&self, file: &SyncEntry) -> Vec<usize> {
+        let second = file.modified.as_nanosecond().div_euclid(1_000_000_000);
+        let second = i64::try_from(second).unwrap_or(i64::MAX);
+        let similar = [
+            self.times.get(&(file.size, second)),
+            self.names.get(&(file.size, name(&file.path))),
+            self.sizes.get(&file.size),
+        ];
+        let some = |files: &Vec<usize>| files.iter().copied().take(MAX_SIMILAR).collect::<Vec<_>>();
+        similar.into_iter().flatten().flat_map(some).collect()
+    }
+}
+
+fn name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
 }
 
 /// How likely two files of the same size are equal.
@@ -80,7 +130,6 @@ struct Likelihood {
 }
 
 fn likelihood(new: &SyncEntry, surplus: &SurplusFile) -> Likelihood {
-    let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
     Likelihood {
         is_same_time: is_same_time(new.modified, surplus.modified),
         is_same_name: name(&new.path) == name(&surplus.path),

@@ -82,7 +82,7 @@ async fn without_a_terminal_an_unknown_server_is_refused_and_the_way_out_is_name
     assert_eq!((code, said.lines().count()), (Some(3), 1), "{said}");
     assert!(said.contains("is not known"), "{said}");
     let way_out = format!(
-        "`haul connect --fingerprint {fingerprint} haul://{}`",
+        "`haul connect --fingerprint {fingerprint} haul://alice@{}`",
         server.address
     );
     assert!(said.contains(&way_out), "{said}");
