@@ -32,7 +32,9 @@ const GROUPS: [CommandGroup; 6] = [
     CommandGroup {
         heading: "Talk and share",
         common: &["say", "chat", "send", "accept"],
-        other: &["who", "history", "join", "leave", "offers", "decline"],
+        other: &[
+            "who", "history", "join", "leave", "offers", "decline", "withdraw",
+        ],
     },
     CommandGroup {
         heading: "Run a server",

@@ -409,6 +409,13 @@ const EXAMPLES: &[(&[&str], [Example; 2])] = &[
         ],
     ),
     (
+        &["withdraw"],
+        [
+            ("haul withdraw e1972c37b3392774", ""),
+            ("haul offers --sent", "lists them"),
+        ],
+    ),
+    (
         &["decline"],
         [
             ("haul offers", "show the names of the offers"),

@@ -208,6 +208,7 @@ mod tests {
         let offer = Offer {
             seq: 1,
             from: "bob".into(),
+            to: None,
             path: "a\x1b[31m.pdf".into(),
             size: 2048,
             offer: "7\x07".into(),

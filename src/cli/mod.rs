@@ -104,6 +104,7 @@ mod watch;
 mod who;
 mod whoami;
 mod wildcards;
+mod withdraw;
 mod wrap;
 
 pub use crate::cli::program::main;

@@ -8,7 +8,7 @@ use crate::cli::remote_session::RemoteSession;
 use crate::cli::{
     accept, admin, cat, chat, cp, decline, df, discard, du, find, get, hash, history, join, leave,
     ls, mkdir, mv, offers, passwd, ping, put, rm, say, send, stat, sync, tree, uploads, watch, who,
-    whoami,
+    whoami, withdraw,
 };
 use crate::client::RetryPolicy;
 
@@ -45,6 +45,7 @@ pub(super) enum RemoteCommand {
     Offers(offers::OffersArgs),
     Accept(accept::AcceptArgs),
     Decline(decline::DeclineArgs),
+    Withdraw(withdraw::WithdrawArgs),
     Watch(watch::WatchArgs),
     Admin(admin::AdminArgs),
 }
@@ -105,6 +106,7 @@ impl RemoteCommand {
             Self::Offers(command) => command.run(remote).await,
             Self::Accept(command) => command.run(remote).await,
             Self::Decline(command) => command.run(remote).await,
+            Self::Withdraw(command) => command.run(remote).await.map_err(exit::unfinished),
             Self::Watch(command) => command.run(remote).await,
             Self::Admin(command) => command.run(remote).await,
         }

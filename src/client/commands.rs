@@ -297,7 +297,12 @@ impl Client {
 
     /// The files that other users offer to this user.
     pub async fn offers(&self) -> Result<OffersReply, ClientError> {
-        self.call(Offers {}).await
+        self.call(Offers::default()).await
+    }
+
+    /// The files that this user offers to others, with the receiver of each.
+    pub async fn sent_offers(&self) -> Result<OffersReply, ClientError> {
+        self.call(Offers { sent: true }).await
     }
 
     /// Accepts an offered file. Returns the path of the copy: `path`, or by default an unused name in the

@@ -51,12 +51,17 @@ impl Messages {
         Ok((offer, pending))
     }
 
-    /// The open offers to `user`, the oldest first, as many as `budget` bytes of JSON hold.
+    /// The open offers to `user`, or with `sent` from `user`, the oldest first, as many as `budget` bytes of JSON hold.
     ///
     /// # Errors
     /// [`MessagesError::Database`].
-    pub async fn offers(&self, user: i64, budget: usize) -> Result<OffersReply, MessagesError> {
-        self.shared.store.open_offers(user, budget).await
+    pub async fn offers(
+        &self,
+        user: i64,
+        sent: bool,
+        budget: usize,
+    ) -> Result<OffersReply, MessagesError> {
+        self.shared.store.open_offers(user, sent, budget).await
     }
 
     /// Claims an offer to `user`, to accept it.
@@ -198,7 +203,11 @@ mod tests {
         assert_eq!(rows(&messages).await, (2, 2));
         messages.expire_offers().await.expect("removed");
         assert_eq!(rows(&messages).await, (1, 1));
-        let listed = messages.offers(2, 1 << 16).await.expect("read").offers;
+        let listed = messages
+            .offers(2, false, 1 << 16)
+            .await
+            .expect("read")
+            .offers;
         assert_eq!((&*listed[0].offer, &*listed[0].path), (&*open, "a b"));
     }
 
@@ -229,7 +238,7 @@ mod tests {
         let first = offer(&messages, Duration::MAX).await;
         offer(&messages, Duration::MAX).await;
         let reply = messages
-            .offers(2, OFFER_ENTRY_BYTES + 100)
+            .offers(2, false, OFFER_ENTRY_BYTES + 100)
             .await
             .expect("read");
         assert_eq!((&*reply.offers[0].offer, reply.offers.len()), (&*first, 1));

@@ -97,13 +97,14 @@ impl MessageStore {
         query::history(&self.readers, query).await
     }
 
-    /// The open offers to `user`, the oldest first, as many as `budget` bytes of JSON hold.
+    /// The open offers to `user`, or with `sent` from `user`, the oldest first, as many as `budget` bytes of JSON hold.
     pub(crate) async fn open_offers(
         &self,
         user: i64,
+        sent: bool,
         budget: usize,
     ) -> Result<OffersReply, MessagesError> {
-        offers::list_open(&self.readers, user, self.uptime.now(), budget).await
+        offers::list_open(&self.readers, user, sent, self.uptime.now(), budget).await
     }
 
     /// The sender and the file of an open offer, if `user` is the given party to it.

@@ -102,6 +102,7 @@ mod tests {
         let offer = Event::Offer(Offer {
             seq: 42,
             from: "bob".into(),
+            to: None,
             path: "report.pdf".into(),
             size: 81234,
             offer: "7".into(),

@@ -67,10 +67,14 @@ pub struct SendTo {
     pub path: String,
 }
 
-/// `offers`: lists the open offers to this user.
+/// `offers`: lists the open offers to this user, or those that this user has made.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Offers {}
+pub struct Offers {
+    /// List the offers that this user has made.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sent: bool,
+}
 
 /// `accept`: copies an offered file to this user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -209,7 +213,10 @@ pub struct Offer {
     pub seq: u64,
     /// The user who offers it.
     pub from: String,
-    /// The file's name.
+    /// The user to whom it is offered, in a list of the offers that a user has made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// The file's name; in such a list its path.
     pub path: String,
     /// The size in bytes.
     pub size: u64,

@@ -382,3 +382,33 @@ async fn offers_are_counted_with_the_messages_and_bounded_each_way() {
     alice.ok(decline(&offers[0])).await;
     send(&mut carol, "bob", "a").await;
 }
+
+#[tokio::test]
+async fn a_sender_lists_and_withdraws_offers_and_nobody_else_does() {
+    let server = TestServer::start().await;
+    let mut alice = server.log_in("alice").await;
+    let mut bob = server.log_in("bob").await;
+    alice.ok(json!({"cmd": "mkdir", "path": "d"})).await;
+    alice.put("d/f", b"content").await;
+    let offer = send(&mut alice, "bob", "d/f").await;
+    let sent = json!({"cmd": "offers", "sent": true});
+    let mut listed = alice.ok(sent.clone()).await;
+    let listed = listed["offers"].as_array_mut().expect("a list");
+    listed[0]["expires"].take();
+    let seq = listed[0]["seq"].clone();
+    assert_eq!(
+        *listed,
+        [
+            json!({"seq": seq, "from": "alice", "to": "bob", "path": "/d/f", "size": 7, "offer": offer, "expires": null})
+        ]
+    );
+    assert_eq!(open(&mut alice).await, Vec::<Value>::new());
+    assert_eq!(bob.ok(sent.clone()).await["offers"], json!([]));
+    server.add_user("carol", SpaceLimits::default()).await;
+    let mut carol = server.log_in("carol").await;
+    carol.fails(decline(&offer), "not_found").await;
+    alice.ok(decline(&offer)).await;
+    assert_eq!(alice.ok(sent).await["offers"], json!([]));
+    bob.fails(accept(&offer), "not_found").await;
+    alice.fails(decline(&offer), "not_found").await;
+}

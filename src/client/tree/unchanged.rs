@@ -1,9 +1,10 @@
 //! Files of a tree that the receiving side has already. A transfer that is repeated, for example after it
 //! was interrupted, skips them.
 //!
-//! With [`TreeOptions::skip_existing`] the name decides. With [`TreeOptions::skip_unchanged`] a file is unchanged if both sides have the same size, time, permission bits and digest. The server
-//! lists the digests that it keeps, of a whole tree at once; the local file is read. Files whose digest is
-//! not kept are transferred.
+//! With [`TreeOptions::skip_existing`] the name decides. With [`TreeOptions::skip_unchanged`] a file is
+//! unchanged if both sides have the same size, time, permission bits and digest. The server lists the
+//! digests that it keeps, of a whole tree at once; the local file is read. Files whose digest is not kept
+//! are transferred.
 
 use std::collections::HashMap;
 use std::fs::symlink_metadata;

@@ -55,6 +55,7 @@ impl StoredEvent {
             return Event::Offer(Offer {
                 seq: self.seq,
                 from: self.from.name.to_string(),
+                to: None,
                 path: file_name(&file.path),
                 size: file.size,
                 offer: self.body.clone(),

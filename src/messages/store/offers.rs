@@ -15,7 +15,7 @@ use crate::messages::store::event::{CommitBatch, OfferedFile, file_name};
 use crate::protocol::{Offer, OffersReply};
 
 /// The most bytes of JSON that an offer in `offers` needs besides its file's name.
-pub(crate) const OFFER_ENTRY_BYTES: usize = 256;
+pub(crate) const OFFER_ENTRY_BYTES: usize = 384;
 
 #[derive(Debug)]
 struct OfferRow {
@@ -23,6 +23,7 @@ struct OfferRow {
     event: i64,
     offered_by: i64,
     sent_by: String,
+    addressee: String,
     path: String,
     version: String,
     size: i64,
@@ -36,6 +37,7 @@ impl FromRow<'_, SqliteRow> for OfferRow {
             event: row.try_get("event")?,
             offered_by: row.try_get("offered_by")?,
             sent_by: row.try_get("sent_by")?,
+            addressee: row.try_get("addressee")?,
             path: row.try_get("path")?,
             version: row.try_get("version")?,
             size: row.try_get("size")?,
@@ -44,7 +46,7 @@ impl FromRow<'_, SqliteRow> for OfferRow {
     }
 }
 
-pub(crate) const SELECT_OFFERS: &str = "SELECT offer, event, offered_by, sent_by, path, version, size, expires \
+pub(crate) const SELECT_OFFERS: &str = "SELECT offer, event, offered_by, sent_by, addressee, path, version, size, expires \
                       FROM offers JOIN events ON events.seq = offers.event";
 
 /// Deletes the event of an offer. A trigger deletes the offer with it.
@@ -69,14 +71,17 @@ pub(crate) enum OfferParty {
     SenderOrReceiver,
 }
 
-/// The open offers to `user`, the oldest first, as many as `budget` bytes of JSON hold.
+/// The open offers to `user`, or with `sent` from `user`, the oldest first, as many as `budget` bytes of
+/// JSON hold.
 pub(crate) async fn list_open(
     pool: &ConnectionPool,
     user: i64,
+    sent: bool,
     uptime: Duration,
     budget: usize,
 ) -> Result<OffersReply, MessagesError> {
-    let query = format!("{SELECT_OFFERS} WHERE offered_to = ? AND ends > ? ORDER BY event");
+    let party = if sent { "offered_by" } else { "offered_to" };
+    let query = format!("{SELECT_OFFERS} WHERE {party} = ? AND ends > ? ORDER BY event");
     let mut transaction = pool.read().await.map_err(read_error)?;
     let rows: Vec<OfferRow> = sqlx::query_as(sqlx::AssertSqlSafe(query))
         .bind(user)
@@ -88,7 +93,8 @@ pub(crate) async fn list_open(
     let (found, mut left) = (rows.len(), budget);
     let mut offers = Vec::with_capacity(found);
     for row in rows {
-        let path = file_name(&row.path);
+        // The receiver does not see where the file is.
+        let path = if sent { row.path } else { file_name(&row.path) };
         let path_bytes = serde_json::to_string(&path).map_or(0, |json| json.len());
         let Some(still_left) = left.checked_sub(OFFER_ENTRY_BYTES + path_bytes) else {
             break;
@@ -97,6 +103,7 @@ pub(crate) async fn list_open(
         offers.push(Offer {
             seq: from_column(row.event),
             from: row.sent_by,
+            to: sent.then_some(row.addressee),
             path,
             size: from_column(row.size),
             offer: row.offer,

@@ -131,6 +131,7 @@ impl BacklogRow {
             path: file_name(&self.path?),
             size: from_column(self.size?),
             from: self.row.sent_by,
+            to: None,
             offer: self.row.body,
             expires: timestamp(self.expires?),
         }))

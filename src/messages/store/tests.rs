@@ -284,7 +284,7 @@ async fn an_offer_that_is_dropped_is_no_longer_open() {
     assert_eq!(messages.prune(DAY, 2).await.expect("dropped"), 2);
     let claimed = messages.claim_to_accept(1, &offer).await;
     assert!(matches!(claimed, Err(MessagesError::NoSuchOffer)));
-    let open = messages.offers(1, 1 << 16).await.expect("readable");
+    let open = messages.offers(1, false, 1 << 16).await.expect("readable");
     assert!(open.offers.is_empty());
     assert_eq!(kept(&messages, 1).await, ["later", "later"]);
 }

@@ -1,4 +1,4 @@
-//! `offers`: the files that are offered to this user.
+//! `offers`: the files that are offered to this user, or by this user.
 
 use crate::protocol::{MAX_CONTROL, Offers, OffersReply};
 use crate::server::commands::Command;
@@ -11,6 +11,8 @@ pub(crate) const BUDGET: usize = MAX_CONTROL - 1024;
 impl Command for Offers {
     async fn apply(self, member: &mut Member) -> Result<OffersReply, CommandError> {
         let messages = &member.shared.messages;
-        Ok(messages.offers(member.authority.id, BUDGET).await?)
+        Ok(messages
+            .offers(member.authority.id, self.sent, BUDGET)
+            .await?)
     }
 }

@@ -144,7 +144,8 @@ fn offer() -> Offer {
     Offer {
         seq: MAX_NUMBER,
         from: name(),
-        path: file(),
+        to: Some(name()),
+        path: path(),
         size: MAX_NUMBER,
         offer: hex(32),
         expires: time(),
