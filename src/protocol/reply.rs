@@ -156,8 +156,8 @@ pub struct Entry {
     /// Its permission bits, if a client has set them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<FileMode>,
-    /// Differs whenever the file is another; opaque. Absent for directories, and from a page that is
-    /// not recursive.
+    /// Differs whenever the file is another; opaque. Absent for directories, and from listings unless
+    /// they have digests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// A digest that the server keeps: BLAKE3 if it keeps several. A listing has it if the request asked

@@ -378,7 +378,7 @@ pub struct Ls {
     /// List the whole tree, as lines on the stream of this request's id.
     #[serde(default, skip_serializing_if = "is_false")]
     pub recursive: bool,
-    /// With `recursive`: list the digests that the server keeps.
+    /// With `recursive`: list the versions, and the digests that the server keeps.
     #[serde(default, skip_serializing_if = "is_false")]
     pub digests: bool,
 }

@@ -109,7 +109,18 @@ impl VirtualPath {
         if name.contains('/') || matches!(name, "." | "..") {
             return Err(InvalidPath::new(name, InvalidPathReason::NotOneName));
         }
-        self.resolve(name)
+        if name.is_empty() {
+            return Err(InvalidPath::new(name, InvalidPathReason::Empty));
+        }
+        let mut path = Self {
+            text: String::with_capacity(self.text.len() + 1 + name.len()),
+            written_as_dir: false,
+        };
+        path.text.push_str(&self.text);
+        path.push(name)
+            .map_err(|reason| InvalidPath::new(name, reason))?;
+        path.check_descendants(0, 0)?;
+        Ok(path)
     }
 
     /// The path as text.

@@ -41,6 +41,7 @@ pub struct TreeListing {
     dir: Option<OpenDir>,
     /// Spaces that are mounted into the top, by name.
     mounts: BTreeMap<String, ResolvedPath>,
+    /// Show versions and digests, which are kept in a further attribute of each file.
     with_digests: bool,
 }
 
@@ -312,12 +313,11 @@ impl TreeListing {
         let Some(mut entry) = found.to_entry(path) else {
             return Ok(None);
         };
-        if found.meta.kind == EntryKind::File {
+        if self.with_digests && found.meta.kind == EntryKind::File {
             let attributes = found.file.as_ref();
             let attributes = attributes.map(|file| Attributes::of(file, &found.meta));
-            let digest = attributes.as_ref().and_then(Attributes::any_digest);
-            if self.with_digests && place.rights()?.read {
-                entry.digest = digest;
+            if place.rights()?.read {
+                entry.digest = attributes.as_ref().and_then(Attributes::any_digest);
             }
             let version = attributes.map(Attributes::into_version);
             entry.version = Some(version.unwrap_or_else(|| found.meta.derived_version()));
