@@ -165,8 +165,9 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
                 })
             }
             Some(length) => {
-                if spare < length - received {
-                    self.buffer.reserve(length - received);
+                let missing = length - received;
+                if spare < missing {
+                    self.buffer.reserve(missing.max(self.read_bytes()));
                 }
                 Ok(self.buffer.capacity() - received)
             }
@@ -175,15 +176,19 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
                 if expected > 0 && spare < expected {
                     self.next_block(expected);
                 } else if spare == 0 {
-                    let more = if self.is_busy {
-                        BUSY_BUFFER_BYTES
-                    } else {
-                        IDLE_BUFFER_BYTES
-                    };
-                    self.buffer.reserve(more);
+                    self.buffer.reserve(self.read_bytes());
                 }
                 Ok(self.buffer.capacity() - received)
             }
+        }
+    }
+
+    /// The bytes that are read at a time while no large frames come.
+    fn read_bytes(&self) -> usize {
+        if self.is_busy {
+            BUSY_BUFFER_BYTES
+        } else {
+            IDLE_BUFFER_BYTES
         }
     }
 
@@ -204,9 +209,13 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
         large.blocks.release(full);
     }
 
-    /// Copies a small frame out of its block, so that it does not keep the block in memory.
+    /// Copies a small frame out of its buffer, so that it does not keep that in memory.
     fn detach_small(&self, frame: Frame) -> Frame {
-        if self.large.is_none() || frame.body().len() + MAX_HEAD_BYTES >= LARGE_FRAME_BYTES {
+        let least_bytes = match &self.large {
+            Some(_) => LARGE_FRAME_BYTES,
+            None => BUSY_BUFFER_BYTES / 32,
+        };
+        if frame.body().len() + MAX_HEAD_BYTES >= least_bytes {
             return frame;
         }
         match frame {

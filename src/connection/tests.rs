@@ -203,3 +203,59 @@ async fn an_event_comes_after_the_replies_that_wait_and_ahead_of_data() {
     drop(outbox);
     assert!(!events.drained().await);
 }
+
+/// A peer whose bytes are always there. Notes how many are read at a time.
+struct FloodingReader {
+    bytes: Bytes,
+    reads: Vec<usize>,
+}
+
+impl tokio::io::AsyncRead for FloodingReader {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        let length = buffer.remaining().min(self.bytes.len());
+        let piece = self.bytes.split_to(length);
+        buffer.put_slice(&piece);
+        self.reads.push(length);
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn many_small_frames_are_read_together() {
+    const FRAMES: usize = 1000;
+    let (outbox, queue) = Outbox::new();
+    let mut wire = Vec::new();
+    let writing = write_frames(FrameSink::new(&mut wire), queue, LONG);
+    let sending = async {
+        for _ in 0..FRAMES {
+            let json = format!(r#"{{"x":"{}"}}"#, "x".repeat(200));
+            outbox.send(control(&json)).await.expect("open");
+            let slot = outbox.data_slot().await.expect("open");
+            slot.send(7, Bytes::from(vec![1; 4096]));
+        }
+        drop(outbox);
+    };
+    let (written, ()) = tokio::join!(writing, sending);
+    written.expect("written");
+    let mut reader = FloodingReader {
+        bytes: wire.into(),
+        reads: Vec::new(),
+    };
+    let mut receiver = Receiver::new(&mut reader, FrameCodec::new(), LONG);
+    let mut frames = Vec::new();
+    while let Some(frame) = receiver.next().await.expect("a frame") {
+        // A session holds some of them until it has handled them.
+        frames.push(frame);
+        frames.truncate(16);
+    }
+    let reads = reader.reads.len();
+    assert!(
+        reads <= FRAMES / 4,
+        "{reads} reads: {:?}",
+        &reader.reads[..20]
+    );
+}

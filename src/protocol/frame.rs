@@ -9,7 +9,7 @@
 use std::io;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tokio_util::codec::{Decoder, Encoder, LengthDelimitedCodec};
+use tokio_util::codec::{Decoder, Encoder};
 
 use crate::protocol::limits::DATA_HEAD;
 use crate::protocol::{MAX_CONTROL, MAX_CONTROL_BEFORE_LOGIN, MAX_PAYLOAD};
@@ -115,7 +115,6 @@ pub enum FrameError {
 /// the [`length`](Self::length) and allocates as it sees fit.
 #[derive(Debug)]
 pub struct FrameCodec {
-    lengths: LengthDelimitedCodec,
     max_control: usize,
     max_payload: usize,
 }
@@ -125,9 +124,6 @@ impl FrameCodec {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            lengths: LengthDelimitedCodec::builder()
-                .max_frame_length(MAX_PAYLOAD)
-                .new_codec(),
             max_control: MAX_CONTROL,
             max_payload: MAX_PAYLOAD,
         }
@@ -139,7 +135,6 @@ impl FrameCodec {
         Self {
             max_control: MAX_CONTROL_BEFORE_LOGIN,
             max_payload: MAX_CONTROL_BEFORE_LOGIN,
-            ..Self::new()
         }
     }
 
@@ -188,13 +183,11 @@ impl Decoder for FrameCodec {
     type Error = FrameError;
 
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
-        if self.length(src)?.is_none_or(|length| src.len() < length) {
-            return Ok(None);
-        }
-        let Some(payload) = self.lengths.decode(src)? else {
+        let Some(length) = self.length(src)?.filter(|length| *length <= src.len()) else {
             return Ok(None);
         };
-        let mut payload = payload.freeze();
+        let mut payload = src.split_to(length).freeze();
+        payload.advance(LENGTH);
         if payload.first() == Some(&b'{') {
             return Ok(Some(Frame::Control(payload)));
         }
