@@ -22,28 +22,58 @@ impl<W: Write> CountingWriter<W> {
         }
     }
 
-    pub(super) fn failures(&self) -> usize {
+    #[cfg(test)]
+    fn failures(&self) -> usize {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// Writes a line; ends a partial line before it.
-    fn try_write(&mut self, mut line: &[u8]) -> io::Result<()> {
+    /// Writes lines together. Returns for each whether it is lost.
+    pub(super) fn write_lines<'a>(
+        &mut self,
+        lines: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
+    ) -> Vec<bool> {
+        let mut lost = vec![false; lines.len()];
+        let all = lines.clone().collect::<Vec<_>>().concat();
+        let mut written = self.try_write(&all);
+        if written == all.len() {
+            return lost;
+        }
+        // One of them failed: the others are written each for itself.
+        let mut is_retry = false;
+        for (line, is_lost) in lines.zip(&mut lost) {
+            if written >= line.len() {
+                written -= line.len();
+                continue;
+            }
+            *is_lost = !is_retry || self.try_write(line) < line.len();
+            if *is_lost {
+                self.failures.fetch_add(1, Ordering::Relaxed);
+            }
+            (written, is_retry) = (0, true);
+        }
+        lost
+    }
+
+    /// Writes whole lines; ends a partial line before them. Returns the bytes that were written of them.
+    fn try_write(&mut self, lines: &[u8]) -> usize {
         if self.is_torn {
-            self.writer.write_all(b"\n")?;
+            if self.writer.write_all(b"\n").is_err() {
+                return 0;
+            }
             self.is_torn = false;
         }
-        while !line.is_empty() {
-            match self.writer.write(line) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    line = &line[written..];
-                    self.is_torn = !line.is_empty();
-                }
+        let mut written = 0;
+        while written < lines.len() {
+            match self.writer.write(&lines[written..]) {
+                Ok(0) => break,
+                Ok(bytes) => written += bytes,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(_) => break,
             }
         }
-        Ok(())
+        let is_partial = 0 < written && written < lines.len();
+        self.is_torn = is_partial && lines[written - 1] != b'\n';
+        written
     }
 }
 
@@ -54,7 +84,7 @@ impl<W: Write> Write for CountingWriter<W> {
     }
 
     fn write_all(&mut self, line: &[u8]) -> io::Result<()> {
-        if self.try_write(line).is_err() {
+        if self.try_write(line) < line.len() {
             self.failures.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
@@ -89,11 +119,23 @@ mod tests {
                 Ok(())
             }
         }
+        let lines = ["first\n", "second\n", "third\n", "fourth\n"];
+        let lines = lines.map(str::as_bytes);
+        let written = b"first\nsec\nthird\nfourth\n";
         let mut counted = CountingWriter::new(SmallDisk(9, Vec::new()));
-        for line in ["first\n", "second\n", "third\n"] {
-            counted.write_all(line.as_bytes()).expect("never fails");
+        for line in lines {
+            counted.write_all(line).expect("never fails");
         }
-        assert_eq!(counted.writer.1, b"first\nsec\nthird\n");
+        assert_eq!(counted.writer.1, written);
         assert_eq!(counted.failures(), 1);
+        let mut counted = CountingWriter::new(SmallDisk(9, Vec::new()));
+        let lost = counted.write_lines(lines.into_iter());
+        assert_eq!(lost, [false, true, false, false]);
+        assert_eq!(counted.writer.1, written);
+        assert_eq!(counted.failures(), 1);
+        let mut counted = CountingWriter::new(SmallDisk(6, Vec::new()));
+        let lost = counted.write_lines(lines.into_iter());
+        assert_eq!(lost, [false, true, false, false], "between two lines");
+        assert_eq!(counted.writer.1, b"first\nthird\nfourth\n");
     }
 }
