@@ -1,4 +1,4 @@
-//! A queue whose worker takes everything that waits as one batch.
+//! A queue whose worker takes what waits as one batch.
 //!
 //! The session adds items and spawns a worker if none runs. While the worker processes a batch, the
 //! next one grows. No item waits for others to arrive: the slower the disk, the larger the batches,
@@ -39,12 +39,16 @@ impl<T> Coalescer<T> {
         is_claimed
     }
 
-    /// The next batch for the worker; `None` ends the worker. A worker must outlive a panic in the work on a
-    /// batch: no other starts until this returns `None`.
-    pub(crate) fn next_batch(&self) -> Option<Vec<T>> {
+    /// The next batch for the worker, of at most `max_items`; `None` ends the worker. A worker must outlive
+    /// a panic in the work on a batch: no other starts until this returns `None`.
+    pub(crate) fn next_batch(&self, max_items: usize) -> Option<Vec<T>> {
         let mut state = self.lock();
         state.has_worker = !state.waiting.is_empty();
-        state.has_worker.then(|| std::mem::take(&mut state.waiting))
+        if state.waiting.len() <= max_items {
+            return state.has_worker.then(|| std::mem::take(&mut state.waiting));
+        }
+        let rest = state.waiting.split_off(max_items);
+        Some(std::mem::replace(&mut state.waiting, rest))
     }
 
     fn lock(&self) -> MutexGuard<'_, CoalescerState<T>> {
@@ -64,11 +68,14 @@ mod tests {
         queue.add(2);
         assert!(queue.claim_worker());
         assert!(!queue.claim_worker(), "a worker runs");
-        assert_eq!(queue.next_batch(), Some(vec![1, 2]));
-        queue.add(3);
-        assert!(!queue.claim_worker(), "the worker takes it");
-        assert_eq!(queue.next_batch(), Some(vec![3]));
-        assert_eq!(queue.next_batch(), None);
+        assert_eq!(queue.next_batch(2), Some(vec![1, 2]));
+        for item in 3..6 {
+            queue.add(item);
+        }
+        assert!(!queue.claim_worker(), "the worker takes them");
+        assert_eq!(queue.next_batch(2), Some(vec![3, 4]));
+        assert_eq!(queue.next_batch(2), Some(vec![5]));
+        assert_eq!(queue.next_batch(2), None);
         queue.add(4);
         assert!(queue.claim_worker(), "the worker has ended");
     }

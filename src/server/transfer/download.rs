@@ -65,7 +65,7 @@ impl DownloadQueue {
         responder: Responder,
         start_large: impl Fn(PendingDownload),
     ) {
-        while let Some(batch) = self.0.next_batch() {
+        while let Some(batch) = self.0.next_batch(usize::MAX) {
             let answering = async {
                 let ids: Vec<u32> = batch.iter().map(|(download, _)| download.id).collect();
                 let reading = AssertUnwindSafe(read(batch, &member)).catch_unwind();

@@ -25,6 +25,10 @@ const MAX_PENDING_BYTES: usize = 2 * 1024 * 1024;
 /// The least charge for an upload, in bytes, which bounds the number of uploads.
 const MIN_CHARGE_BYTES: usize = 4 * 1024;
 
+/// Uploads that are committed and answered together. About as many fit into the memory beside them, so that
+/// the session receives the next batch meanwhile.
+const MAX_BATCH_UPLOADS: usize = 160;
+
 /// Bytes of memory that an upload needs besides its content and its path.
 const OVERHEAD_BYTES: usize = 2 * 1024;
 
@@ -81,7 +85,7 @@ impl UploadQueue {
 
     /// Commits and answers batches until no upload waits.
     pub(crate) async fn work(&self, member: Member, responder: Responder) {
-        while let Some(batch) = self.queue.next_batch() {
+        while let Some(batch) = self.queue.next_batch(MAX_BATCH_UPLOADS) {
             let ids: Vec<u32> = batch.iter().map(PendingUpload::id).collect();
             let committing = AssertUnwindSafe(commit(batch, &member)).catch_unwind();
             let answers = committing
