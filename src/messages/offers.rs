@@ -51,8 +51,7 @@ impl Messages {
         Ok((offer, pending))
     }
 
-    /// The open offers to `user`, or with `sent` from `user`, the oldest first, as many as `budget`
-    /// bytes of JSON hold.
+    /// The open offers to `user`, or with `sent` from `user`, the oldest first, as many as `budget` bytes of JSON hold.
     ///
     /// # Errors
     /// [`MessagesError::Database`].
@@ -93,10 +92,10 @@ impl Messages {
         &self,
         user: i64,
         offer: &str,
-        user_ref: OfferParty,
+        party: OfferParty,
     ) -> Result<OfferClaim, MessagesError> {
         let guard = ClaimGuard::try_new(&self.shared, offer).ok_or(MessagesError::NoSuchOffer)?;
-        let found = self.shared.store.find_offer(offer, user, user_ref).await?;
+        let found = self.shared.store.find_offer(offer, user, party).await?;
         let (from, file) = found.ok_or(MessagesError::NoSuchOffer)?;
         Ok(OfferClaim { from, file, guard })
     }
@@ -163,7 +162,7 @@ mod tests {
     use super::*;
     use crate::messages::store::offers::OFFER_ENTRY_BYTES;
 
-    fn user_ref(id: i64) -> UserRef {
+    fn party(id: i64) -> UserRef {
         let name = format!("user{id}").into();
         UserRef { id, name }
     }
@@ -185,9 +184,9 @@ mod tests {
     }
 
     async fn offer(messages: &Messages, keep: Duration) -> String {
-        let offering = messages.offer(user_ref(1), user_ref(2), file(), keep).await;
-        let (offer, pending) = offering.expect("random bytes");
-        pending.stored().await.expect("stored");
+        let begun = messages.offer(party(1), party(2), file(), keep).await;
+        let (offer, said) = begun.expect("begun");
+        said.stored().await.expect("stored");
         offer
     }
 
@@ -227,8 +226,8 @@ mod tests {
         let claim = messages.claim_to_decline(1, &offer).await;
         claim.expect("claimed").close().await.expect("closed");
         assert_eq!(rows(&messages).await, (0, 0));
-        let second = messages.claim_to_accept(2, &offer).await;
-        assert!(matches!(second, Err(MessagesError::NoSuchOffer)));
+        let again = messages.claim_to_accept(2, &offer).await;
+        assert!(matches!(again, Err(MessagesError::NoSuchOffer)));
         assert!(messages.shared.claimed_offers().is_empty());
     }
 

@@ -119,4 +119,4 @@ impl MessageStore {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

@@ -7,13 +7,14 @@ use std::ops::Range;
 
 use fastcdc::v2020::{FastCDC, Normalization};
 use serde::{Deserialize, Serialize};
+use twox_hash::XxHash3_64;
 
 use crate::protocol::MAX_NUMBER;
 use crate::protocol::number::required_number;
 
 /// The name of the parameters on the wire: the gear tables and masks of `FastCDC` (2020) without a seed,
-/// normalisation level 1, and the least, average and largest length of a content chunk.
-pub const CUTTING: &str = "fastcdc-2020/4K/16K/64K";
+/// normalisation level 1, the least, average and largest length of a content chunk, and the hash of one.
+pub const CUTTING: &str = "fastcdc-2020/4K/16K/64K/xxh3-64";
 
 /// The least length of a content chunk in bytes, but for the last one of a file.
 pub const MIN_CONTENT_CHUNK_BYTES: usize = 4 * 1024;
@@ -30,48 +31,46 @@ pub const MAX_COPY_BYTES: u64 = 16 * 1024 * 1024;
 /// The most ranges of one `get`.
 pub const MAX_RANGES: usize = 1000;
 
-/// Bytes of a content chunk's hash.
-const HASH_BYTES: usize = 16;
+/// Bytes of a content chunk's hash. Two different chunks of a file with a million of them have the same
+/// hash with a probability of 2^-25; then the digest of the file differs,
+/// and it is transferred whole. The same goes for chunks that were made to have the same hash.
+const HASH_BYTES: usize = 8;
 
 /// A part of a file, as its content cuts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ContentChunk {
     /// Its bytes.
     pub length: u32,
-    /// The first 128 bits of the BLAKE3 digest of its bytes.
+    /// XXH3 of 64 bits of its bytes, with seed 0.
     pub hash: [u8; HASH_BYTES],
 }
 
 impl ContentChunk {
     /// Bytes of a record in the data of `chunks`.
-    pub const RECORD_BYTES: usize = size_of::<u32>() + HASH_BYTES;
+    pub const RECORD_BYTES: usize = size_of::<u16>() + HASH_BYTES;
 
     fn of(bytes: &[u8]) -> Self {
-        let mut hash = [0; HASH_BYTES];
-        hash.copy_from_slice(&blake3::hash(bytes).as_bytes()[..HASH_BYTES]);
         Self {
             length: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
-            hash,
+            hash: XxHash3_64::oneshot(bytes).to_be_bytes(),
         }
     }
 
-    /// Appends its record: the length as u32, big-endian, then the hash.
+    /// Appends its record: the length minus 1 as u16, big-endian, then the hash.
     pub fn put_record(&self, buffer: &mut Vec<u8>) {
-        buffer.extend_from_slice(&self.length.to_be_bytes());
+        let length = u16::try_from(self.length.saturating_sub(1)).unwrap_or(u16::MAX);
+        buffer.extend_from_slice(&length.to_be_bytes());
         buffer.extend_from_slice(&self.hash);
     }
 
-    /// Reads a record; `None` if its length is not that of a content chunk.
+    /// Reads a record.
     #[must_use]
-    pub fn from_record(record: &[u8; Self::RECORD_BYTES]) -> Option<Self> {
-        let (length, rest) = record.split_first_chunk()?;
-        let length = u32::from_be_bytes(*length);
-        let is_possible = (1..=MAX_CONTENT_CHUNK_BYTES).contains(&usize::try_from(length).ok()?);
-        let hash = rest.first_chunk()?;
-        is_possible.then_some(Self {
-            length,
-            hash: *hash,
-        })
+    pub fn from_record(record: &[u8; Self::RECORD_BYTES]) -> Self {
+        let [high, low, hash @ ..] = *record;
+        Self {
+            length: u32::from(u16::from_be_bytes([high, low])) + 1,
+            hash,
+        }
     }
 }
 
@@ -83,26 +82,27 @@ pub struct ContentChunker {
 }
 
 impl ContentChunker {
-    /// Takes in the next bytes, and passes the chunks that they complete to `found`.
-    pub fn update(&mut self, bytes: &[u8], mut found: impl FnMut(ContentChunk)) {
+    /// Takes in the next bytes, and passes the chunks that they complete to `found`, each with its bytes.
+    pub fn update(&mut self, bytes: &[u8], mut found: impl FnMut(ContentChunk, &[u8])) {
         self.uncut.extend_from_slice(bytes);
         let cutter = cutter(&self.uncut);
         let mut start = 0;
         // A cut may depend on as many bytes as the largest chunk has.
         while self.uncut.len() - start >= MAX_CONTENT_CHUNK_BYTES {
             let (_, end) = cutter.cut(start, self.uncut.len() - start);
-            found(ContentChunk::of(&self.uncut[start..end]));
+            let chunk = &self.uncut[start..end];
+            found(ContentChunk::of(chunk), chunk);
             start = end;
         }
         self.uncut.drain(..start);
     }
 
-    /// The chunks of the remaining bytes, which are the end of the file.
-    #[must_use]
-    pub fn finish(self) -> Vec<ContentChunk> {
-        let rest = cutter(&self.uncut);
-        rest.map(|cut| ContentChunk::of(&self.uncut[cut.offset..cut.offset + cut.length]))
-            .collect()
+    /// Passes the chunks of the remaining bytes, which are the end of the file, to `found`.
+    pub fn finish(self, mut found: impl FnMut(ContentChunk, &[u8])) {
+        for cut in cutter(&self.uncut) {
+            let chunk = &self.uncut[cut.offset..cut.offset + cut.length];
+            found(ContentChunk::of(chunk), chunk);
+        }
     }
 }
 
@@ -223,9 +223,9 @@ mod tests {
     fn cut(pieces: &[&[u8]]) -> Vec<ContentChunk> {
         let (mut chunker, mut chunks) = (ContentChunker::default(), Vec::new());
         for piece in pieces {
-            chunker.update(piece, |chunk| chunks.push(chunk));
+            chunker.update(piece, |chunk, _| chunks.push(chunk));
         }
-        chunks.extend(chunker.finish());
+        chunker.finish(|chunk, _| chunks.push(chunk));
         chunks
     }
 
@@ -246,18 +246,14 @@ mod tests {
 
     #[test]
     fn a_record_is_a_big_endian_length_and_a_hash() {
-        let chunk = ContentChunk {
-            length: 0x1234,
-            hash: *b"0123456789abcdef",
-        };
-        let mut record = Vec::new();
-        chunk.put_record(&mut record);
-        assert_eq!(record, b"\0\0\x12\x340123456789abcdef");
-        let record: &mut [u8; 20] = (&mut *record).try_into().expect("20 bytes");
-        assert_eq!(ContentChunk::from_record(record), Some(chunk));
-        for length in [0, 65_537, u32::MAX] {
-            record[..4].copy_from_slice(&u32::to_be_bytes(length));
-            assert_eq!(ContentChunk::from_record(record), None, "{length}");
+        for (length, first) in [(0x1234, *b"\x12\x33"), (1, [0; 2]), (65_536, [255; 2])] {
+            let hash = *b"01234567";
+            let chunk = ContentChunk { length, hash };
+            let mut record = Vec::new();
+            chunk.put_record(&mut record);
+            assert_eq!(record, [&first[..], &hash].concat());
+            let record: [u8; 10] = record.try_into().expect("10 bytes");
+            assert_eq!(ContentChunk::from_record(&record), chunk);
         }
     }
 

@@ -101,8 +101,8 @@ impl Predict<'_> {
 /// Checks the reply to `chunks` and the records before it.
 pub(crate) fn check_chunks(ok: &Value, records: &[u8], content: &[u8]) {
     let (mut chunker, mut chunks) = (ContentChunker::default(), Vec::new());
-    chunker.update(content, |chunk| chunks.push(chunk));
-    chunks.extend(chunker.finish());
+    chunker.update(content, |chunk, _| chunks.push(chunk));
+    chunker.finish(|chunk, _| chunks.push(chunk));
     let mut expected = Vec::new();
     for chunk in &chunks {
         ContentChunk::put_record(chunk, &mut expected);

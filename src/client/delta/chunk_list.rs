@@ -143,8 +143,7 @@ impl RecordReader {
     fn read(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
         self.unread.extend_from_slice(bytes);
         while let Some(record) = self.unread.first_chunk() {
-            let chunk = ContentChunk::from_record(record)
-                .ok_or_else(|| ClientError::invalid_reply("a record that is not of a chunk"))?;
+            let chunk = ContentChunk::from_record(record);
             let rest = self.rest.checked_sub(u64::from(chunk.length));
             self.rest =
                 rest.ok_or_else(|| ClientError::invalid_reply("chunks of more than the file"))?;

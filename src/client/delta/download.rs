@@ -21,6 +21,7 @@ use crate::client::transfer::progress::FileProgress;
 use crate::client::transfer::sink::LocalSink;
 use crate::client::transfer::source::LocalFile;
 use crate::client::{Client, ClientError, Progress, Session};
+use crate::connection::LONG_CHUNK_BYTES;
 use crate::protocol::{ContentChunker, Digest, Hash, HashReply, IfExists, Stat, StatReply};
 
 impl Session {
@@ -200,15 +201,16 @@ fn cut(
     stop: &CancellationToken,
 ) -> Result<Option<(LocalFile, ChunkIndex)>, ClientError> {
     let (mut chunker, mut index, mut position) = (ContentChunker::default(), ChunkIndex::new(), 0);
-    while let Some(block) = old.next_chunk()? {
-        chunker.update(&block, |chunk| add_chunk(&mut index, &mut position, chunk));
+    let mut block = Vec::new();
+    while old.read_part(&mut block, LONG_CHUNK_BYTES)? {
+        chunker.update(&block, |chunk, _| {
+            add_chunk(&mut index, &mut position, chunk);
+        });
         if index.len() > MAX_CHUNKS || stop.is_cancelled() {
             return Ok(None);
         }
     }
-    for chunk in chunker.finish() {
-        add_chunk(&mut index, &mut position, chunk);
-    }
+    chunker.finish(|chunk, _| add_chunk(&mut index, &mut position, chunk));
     Ok(Some((old, index)))
 }
 

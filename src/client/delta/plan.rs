@@ -92,7 +92,7 @@ mod tests {
     fn chunk(name: u8) -> ContentChunk {
         ContentChunk {
             length: 10,
-            hash: [name; 16],
+            hash: [name; 8],
         }
     }
 

@@ -36,15 +36,15 @@ fn records(chunks: impl IntoIterator<Item = ContentChunk>) -> Vec<u8> {
 /// The chunks of the local file.
 fn chunks_of_zeros() -> Vec<ContentChunk> {
     let (mut chunker, mut chunks) = (ContentChunker::default(), Vec::new());
-    chunker.update(&vec![0; SIZE], |chunk| chunks.push(chunk));
-    chunks.extend(chunker.finish());
+    chunker.update(&vec![0; SIZE], |chunk, _| chunks.push(chunk));
+    chunker.finish(|chunk, _| chunks.push(chunk));
     chunks
 }
 
 fn strange_chunk(length: u32) -> ContentChunk {
     ContentChunk {
         length,
-        hash: [7; 16],
+        hash: [7; 8],
     }
 }
 
@@ -149,7 +149,7 @@ fn lies() -> Vec<(&'static str, ListAnswer)> {
             of((0..count).map(|_| strange_chunk(4096)).collect()),
         ),
         (
-            "with a chunk of no length",
+            "with a chunk behind the end of the file",
             ListAnswer {
                 records: [records(zeros.clone()), vec![0; ContentChunk::RECORD_BYTES]].concat(),
                 ..of(zeros.clone())

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
@@ -223,35 +223,37 @@ struct DeltaEncoder {
 impl DeltaEncoder {
     fn run(mut self, source: &mut LocalFile, algorithm: Algorithm) -> Result<Digest, ClientError> {
         let mut hasher = Hasher::new(algorithm);
-        let (mut chunker, mut uncut) = (ContentChunker::default(), BytesMut::new());
-        let mut found = Vec::new();
-        while let Some(block) = source.next_chunk()? {
+        let (mut chunker, mut block) = (ContentChunker::default(), Vec::new());
+        let mut added = Ok(());
+        while source.read_part(&mut block, LONG_CHUNK_BYTES)? {
             hasher.update(&block);
-            uncut.extend_from_slice(&block);
-            chunker.update(&block, |chunk| found.push(chunk));
-            for chunk in found.drain(..) {
-                let bytes = uncut.split_to(chunk.length as usize).freeze();
-                self.add(&chunk, bytes)?;
+            chunker.update(&block, |chunk, bytes| {
+                if added.is_ok() {
+                    added = self.add(chunk, bytes);
+                }
+            });
+            std::mem::replace(&mut added, Ok(()))?;
+        }
+        chunker.finish(|chunk, bytes| {
+            if added.is_ok() {
+                added = self.add(chunk, bytes);
             }
-        }
-        for chunk in chunker.finish() {
-            let bytes = uncut.split_to(chunk.length as usize).freeze();
-            self.add(&chunk, bytes)?;
-        }
+        });
+        added?;
         self.flush()?;
         source.finish(hasher)
     }
 
-    fn add(&mut self, chunk: &ContentChunk, mut bytes: Bytes) -> Result<(), ClientError> {
+    fn add(&mut self, chunk: ContentChunk, bytes: &[u8]) -> Result<(), ClientError> {
         let skipped = self.skipped.min(bytes.len() as u64);
         self.skipped -= skipped;
-        let _ = bytes.split_to(usize::try_from(skipped).unwrap_or(bytes.len()));
+        let bytes = &bytes[usize::try_from(skipped).unwrap_or(bytes.len())..];
         if bytes.is_empty() {
             return Ok(());
         }
-        match self.index.get(chunk) {
+        match self.index.get(&chunk) {
             Some(start) => self.add_copy(start + skipped..start + u64::from(chunk.length)),
-            None => self.add_data(&bytes),
+            None => self.add_data(bytes),
         }
     }
 

@@ -192,19 +192,32 @@ impl LocalFile {
 
     /// The next bytes, at most `limit` of them.
     pub(crate) fn next_part(&mut self, limit: usize) -> Result<Option<Bytes>, ClientError> {
+        let mut chunk = Vec::new();
+        let has_more = self.read_part(&mut chunk, limit)?;
+        Ok(has_more.then(|| chunk.into()))
+    }
+
+    /// As [`next_part`](Self::next_part), in place of what `chunk` has, and in its memory if that is enough.
+    /// `false` at the end.
+    pub(crate) fn read_part(
+        &mut self,
+        chunk: &mut Vec<u8>,
+        limit: usize,
+    ) -> Result<bool, ClientError> {
         let failed = |error| ClientError::local("read", &self.path, error);
         let left = self
             .size
             .map_or(u64::MAX, |size| size.saturating_sub(self.read));
         let limit = usize::try_from(left).map_or(limit, |left| left.min(limit));
-        let mut chunk = Vec::with_capacity(limit);
+        chunk.clear();
+        chunk.reserve_exact(limit);
         match &mut self.reader {
             Reader::File(file, _) => {
-                fill(file, &mut chunk, limit, self.read).map_err(failed)?;
+                fill(file, chunk, limit, self.read).map_err(failed)?;
             }
             Reader::Pipe(pipe) => {
                 let mut limited = pipe.take(limit as u64);
-                limited.read_to_end(&mut chunk).map_err(failed)?;
+                limited.read_to_end(chunk).map_err(failed)?;
             }
         }
         self.read += chunk.len() as u64;
@@ -215,7 +228,7 @@ impl LocalFile {
         if at_end {
             self.check_unchanged()?;
         }
-        Ok((!at_end).then(|| chunk.into()))
+        Ok(!at_end)
     }
 }
 

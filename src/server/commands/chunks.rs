@@ -109,20 +109,20 @@ impl ChunkLister {
     fn list_until(&mut self, file: &StoredFile, end: u64) -> Result<Vec<u8>, StorageError> {
         let mut records = Vec::new();
         let mut count = 0;
-        let mut add = |chunk: ContentChunk| {
+        let mut add = |chunk: ContentChunk, _: &[u8]| {
             chunk.put_record(&mut records);
             count += 1;
         };
+        let mut bytes = Vec::new();
         while self.offset < end {
             let length = usize::try_from(end - self.offset)
                 .map_or(SHORT_CHUNK_BYTES, |rest| rest.min(SHORT_CHUNK_BYTES));
-            let bytes = file.read_at(self.offset, length)?;
+            file.read_into(&mut bytes, self.offset, length)?;
             self.chunker.update(&bytes, &mut add);
             self.offset += length as u64;
         }
         if end == file.info().size {
-            let last = std::mem::take(&mut self.chunker).finish();
-            last.into_iter().for_each(add);
+            std::mem::take(&mut self.chunker).finish(add);
         }
         self.count += count;
         Ok(records)

@@ -10,12 +10,15 @@ use crate::storage::{StorageError, Upload};
 /// Bytes that one run on a disk thread copies. The upload can be stopped between two of them.
 const MAX_COPY_PIECE_BYTES: u64 = 1024 * 1024;
 
+/// Bytes that are read and written together: few enough to stay in the processor's cache.
+const BUFFER_BYTES: u64 = 256 * 1024;
+
 /// An upload after a piece of a copy.
 pub(crate) struct CopyResult {
     pub(crate) upload: Box<Upload>,
     /// The part that is still to be copied.
     pub(crate) rest: Option<Range<u64>>,
-    /// Why nothing was copied, if the bytes before can still be kept.
+    /// Why the copy ended early, if the bytes so far can still be kept.
     pub(crate) suspended: Option<StorageError>,
 }
 
@@ -42,9 +45,17 @@ impl UploadWriter<'_> {
         let work = move || {
             base.check_range(range.clone())?;
             let end = range.end.min(range.start + MAX_COPY_PIECE_BYTES);
-            let length = usize::try_from(end - range.start).unwrap_or(usize::MAX);
-            let bytes = base.read_at(range.start, length);
-            let suspended = match bytes.and_then(|bytes| upload.write(&bytes)) {
+            let mut copy = || {
+                let (mut start, mut bytes) = (range.start, Vec::new());
+                while start < end {
+                    let length = usize::try_from(BUFFER_BYTES.min(end - start));
+                    base.read_into(&mut bytes, start, length.unwrap_or(usize::MAX))?;
+                    upload.write(&bytes)?;
+                    start += bytes.len() as u64;
+                }
+                Ok(())
+            };
+            let suspended = match copy() {
                 Ok(()) => None,
                 Err(error @ StorageError::Suspended { .. }) => Some(error),
                 Err(error) => return Err(error),

@@ -198,6 +198,21 @@ impl StoredFile {
     /// [`StorageError::Changed`] if the file has become shorter, the errors of
     /// [`check_access`](Self::check_access), else the system's error.
     pub fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, StorageError> {
+        let mut bytes = Vec::new();
+        self.read_into(&mut bytes, offset, length)?;
+        Ok(Bytes::from(bytes))
+    }
+
+    /// As [`Self::read_at`], in place of what `bytes` has, and in its memory if that is enough.
+    ///
+    /// # Errors
+    /// Those of [`Self::read_at`].
+    pub fn read_into(
+        &self,
+        bytes: &mut Vec<u8>,
+        offset: u64,
+        length: usize,
+    ) -> Result<(), StorageError> {
         self.check_access()?;
         let size = self.meta.size;
         let end = offset.checked_add(length as u64);
@@ -205,17 +220,18 @@ impl StoredFile {
             let path = self.path.clone();
             return Err(StorageError::OffsetOutOfRange { path, size });
         }
-        let mut bytes = Vec::with_capacity(length);
+        bytes.clear();
+        bytes.reserve_exact(length);
         while bytes.len() < length {
             let position = offset + bytes.len() as u64;
-            match pread(&self.file, spare_capacity(&mut bytes), position) {
+            match pread(&self.file, spare_capacity(bytes), position) {
                 Ok(0) => return Err(StorageError::changed(&self.path)),
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(io::Error::from(error)).context("read", &self.path),
             }
         }
         bytes.truncate(length);
-        Ok(Bytes::from(bytes))
+        Ok(())
     }
 
     /// Makes sure that the range is within the file.
