@@ -68,8 +68,8 @@ mod tests {
 
     #[test]
     fn a_seq_is_valid_up_to_the_end_of_its_epoch() {
-        let begun = vec![("a".to_owned(), 0), ("b".to_owned(), 2048)];
-        let epochs = Epochs::begin(begun, 4096).expect("random bytes");
+        let earlier = vec![("a".to_owned(), 0), ("b".to_owned(), 2048)];
+        let epochs = Epochs::begin(earlier, 4096).expect("random bytes");
         assert!(epochs.has_issued(2048, Some("a")));
         assert!(!epochs.has_issued(2049, Some("a")));
         assert!(epochs.has_issued(4096, Some("b")));

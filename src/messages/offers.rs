@@ -51,7 +51,8 @@ impl Messages {
         Ok((offer, pending))
     }
 
-    /// The open offers to `user`, or with `sent` from `user`, the oldest first, as many as `budget` bytes of JSON hold.
+    /// The open offers to `user`, or with `sent` from `user`, the oldest first, as many as `budget`
+    /// bytes of JSON hold.
     ///
     /// # Errors
     /// [`MessagesError::Database`].
@@ -92,10 +93,10 @@ impl Messages {
         &self,
         user: i64,
         offer: &str,
-        party: OfferParty,
+        user_ref: OfferParty,
     ) -> Result<OfferClaim, MessagesError> {
         let guard = ClaimGuard::try_new(&self.shared, offer).ok_or(MessagesError::NoSuchOffer)?;
-        let found = self.shared.store.find_offer(offer, user, party).await?;
+        let found = self.shared.store.find_offer(offer, user, user_ref).await?;
         let (from, file) = found.ok_or(MessagesError::NoSuchOffer)?;
         Ok(OfferClaim { from, file, guard })
     }
@@ -162,7 +163,7 @@ mod tests {
     use super::*;
     use crate::messages::store::offers::OFFER_ENTRY_BYTES;
 
-    fn party(id: i64) -> UserRef {
+    fn user_ref(id: i64) -> UserRef {
         let name = format!("user{id}").into();
         UserRef { id, name }
     }
@@ -184,9 +185,9 @@ mod tests {
     }
 
     async fn offer(messages: &Messages, keep: Duration) -> String {
-        let begun = messages.offer(party(1), party(2), file(), keep).await;
-        let (offer, said) = begun.expect("begun");
-        said.stored().await.expect("stored");
+        let offering = messages.offer(user_ref(1), user_ref(2), file(), keep).await;
+        let (offer, pending) = offering.expect("random bytes");
+        pending.stored().await.expect("stored");
         offer
     }
 
@@ -226,8 +227,8 @@ mod tests {
         let claim = messages.claim_to_decline(1, &offer).await;
         claim.expect("claimed").close().await.expect("closed");
         assert_eq!(rows(&messages).await, (0, 0));
-        let again = messages.claim_to_accept(2, &offer).await;
-        assert!(matches!(again, Err(MessagesError::NoSuchOffer)));
+        let second = messages.claim_to_accept(2, &offer).await;
+        assert!(matches!(second, Err(MessagesError::NoSuchOffer)));
         assert!(messages.shared.claimed_offers().is_empty());
     }
 

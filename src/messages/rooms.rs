@@ -146,12 +146,12 @@ mod tests {
     fn a_room_begins_with_its_first_member_and_ends_with_its_last() {
         let mut rooms = Rooms::default();
         let ops = room("#ops");
-        let none = rooms
+        let error = rooms
             .members_for(&user(1), &ops)
             .expect_err("nobody is in it");
-        assert!(matches!(none, MessagesError::NoSuchRoom(_)), "{none}");
-        rooms.join(&user(1), &ops).expect("room for one");
-        assert!(rooms.join(&user(2), &ops).expect("room for two"));
+        assert!(matches!(error, MessagesError::NoSuchRoom(_)), "{error}");
+        rooms.join(&user(1), &ops).expect("joined");
+        assert!(rooms.join(&user(2), &ops).expect("joined"));
         assert_eq!(rooms.member_names(&ops).members, ["user-1", "user-2"]);
         let then = rooms.members_for(&user(2), &ops).expect("in it");
         let out = rooms.members_for(&user(3), &ops).expect_err("not in it");
@@ -161,8 +161,8 @@ mod tests {
         }
         assert_eq!(then.keys().collect::<Vec<_>>(), [&1, &2]);
         assert!(rooms.rooms_of.is_empty());
-        let gone = rooms.leave(&user(1), &ops).expect_err("nobody is in it");
-        assert!(matches!(gone, MessagesError::NoSuchRoom(_)), "{gone}");
+        let error = rooms.leave(&user(1), &ops).expect_err("nobody is in it");
+        assert!(matches!(error, MessagesError::NoSuchRoom(_)), "{error}");
     }
 
     #[test]

@@ -119,4 +119,4 @@ impl MessageStore {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -148,8 +148,8 @@ impl ChangeDispatcher {
                 since,
                 done,
             } => {
-                let begun = self.watches.watch(session, path, scopes, since, now);
-                let reply = begun.map(|watch| WatchReply { watch, seq: now });
+                let number = self.watches.watch(session, path, scopes, since, now);
+                let reply = number.map(|watch| WatchReply { watch, seq: now });
                 let _ = done.send(reply.map_err(MessagesError::from));
                 self.catch_up(shared, session);
             }

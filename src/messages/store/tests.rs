@@ -23,7 +23,7 @@ async fn open(directory: &tempfile::TempDir, clock: &Clock) -> Messages {
 }
 
 /// The texts of the stored messages and the paths of the offers to a user.
-async fn kept(messages: &Messages, id: i64) -> Vec<String> {
+async fn backlog_of(messages: &Messages, id: i64) -> Vec<String> {
     let backlog = messages.shared.store.backlog(id, 0, 1000).await;
     let events = backlog.expect("readable").events.into_iter();
     let events = events.map(|(_, json)| match serde_json::from_slice(&json) {
@@ -41,8 +41,8 @@ async fn messages() -> (tempfile::TempDir, Messages) {
 }
 
 async fn say(messages: &Messages, from: i64, to: Recipient, text: &str) -> u64 {
-    let said = messages.say(user(from), to, text.into()).await;
-    said.expect("a text").stored().await.expect("stored").seq
+    let pending = messages.say(user(from), to, text.into()).await;
+    pending.expect("a text").stored().await.expect("stored").seq
 }
 
 /// The steps of the query plan of `SQLite`.
@@ -85,14 +85,14 @@ async fn no_query_scans_a_table_or_sorts_a_conversation() {
             let scans = |step: &String| step.split(" USING").next() == Some(scan.as_str());
             assert!(!plan.iter().any(scans), "{query}\n{plan:#?}");
         }
-        // The backlog sorts places, at most as many as it may return from each of its sources.
+        // The backlog sorts sequence numbers: from each of its sources at most one page.
         let sorts = plan.iter().any(|step| step.contains("TEMP B-TREE"));
         assert!(!sorts || query == BACKLOG, "{query}\n{plan:#?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backlog_that_is_read_while_messages_are_stored_passes_over_none() {
+async fn a_backlog_that_is_read_while_messages_are_stored_skips_none() {
     let (_directory, messages) = messages().await;
     let rooms: Vec<RoomName> = ["#a", "#b", "#c"]
         .into_iter()
@@ -101,53 +101,53 @@ async fn a_backlog_that_is_read_while_messages_are_stored_passes_over_none() {
     for room in &rooms {
         for id in [1, 2] {
             let joined = messages.join(user(id), room.clone()).await;
-            joined.expect("room for two");
+            joined.expect("joined");
         }
     }
-    let speaker = tokio::spawn({
+    let sender = tokio::spawn({
         let messages = messages.clone();
         async move {
-            let mut said = BTreeSet::new();
+            let mut sent = BTreeSet::new();
             for number in 0..3000 {
                 let to = match number % 4 {
                     0 => Recipient::User(user(1)),
                     room => Recipient::Room(rooms[room - 1].clone()),
                 };
-                said.insert(say(&messages, 2, to, "hello").await);
+                sent.insert(say(&messages, 2, to, "hello").await);
             }
-            said
+            sent
         }
     });
-    let (mut told, mut position) = (BTreeSet::new(), 0);
+    let (mut received, mut position) = (BTreeSet::new(), 0);
     loop {
-        let is_last = speaker.is_finished();
+        let is_last = sender.is_finished();
         let backlog = messages.shared.store.backlog(1, position, 8).await;
         let backlog = backlog.expect("readable");
-        told.extend(backlog.events.iter().map(|(seq, _)| *seq));
+        received.extend(backlog.events.iter().map(|(seq, _)| *seq));
         position = backlog.position;
         if is_last && backlog.is_complete {
             break;
         }
     }
-    let said = speaker.await.expect("no panic");
-    let missing: Vec<_> = said.difference(&told).collect();
+    let sent = sender.await.expect("no panic");
+    let missing: Vec<_> = sent.difference(&received).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
 
 #[tokio::test]
-async fn a_backlog_passes_over_own_messages_a_page_at_a_time() {
+async fn a_backlog_skips_own_messages_page_by_page() {
     let (_directory, messages) = messages().await;
     let room: RoomName = "#ops".parse().expect("a room");
     for id in [1, 2] {
         let joined = messages.join(user(id), room.clone()).await;
-        joined.expect("room for two");
+        joined.expect("joined");
     }
     for _ in 0..20 {
         say(&messages, 1, Recipient::Room(room.clone()), "mine").await;
     }
     let last = say(&messages, 2, Recipient::Room(room.clone()), "yours").await;
     let (mut position, mut pages) = (0, 0);
-    let told = loop {
+    let first = loop {
         let backlog = messages.shared.store.backlog(1, position, 8).await;
         let backlog = backlog.expect("readable");
         (position, pages) = (backlog.position, pages + 1);
@@ -156,7 +156,7 @@ async fn a_backlog_passes_over_own_messages_a_page_at_a_time() {
         }
         assert!(!backlog.is_complete);
     };
-    assert_eq!((told, pages), (last, 3));
+    assert_eq!((first, pages), (last, 3));
 }
 
 #[tokio::test]
@@ -183,7 +183,7 @@ async fn the_history_of_a_user_with_themselves_has_each_message_once() {
 }
 
 #[tokio::test]
-async fn nothing_is_dropped_because_the_wall_clock_is_wrong() {
+async fn a_wrong_wall_clock_deletes_no_message() {
     let directory = tempfile::tempdir().expect("a directory");
     let clock = Clock::manual();
     let messages = open(&directory, &clock).await;
@@ -215,14 +215,14 @@ async fn nothing_is_dropped_because_the_wall_clock_is_wrong() {
         }
     }
     let all = ["wrong 0", "right 0", "wrong 1", "right 1"];
-    assert_eq!(kept(&messages, 1).await, all);
+    assert_eq!(backlog_of(&messages, 1).await, all);
     clock.advance(85 * DAY);
     assert_eq!(messages.prune(90 * DAY, 1000).await.expect("dropped"), 2);
-    assert_eq!(kept(&messages, 1).await, all[2..]);
+    assert_eq!(backlog_of(&messages, 1).await, all[2..]);
 }
 
 #[tokio::test]
-async fn an_age_goes_on_where_an_earlier_server_ended() {
+async fn the_age_of_an_event_continues_from_the_uptime_of_earlier_servers() {
     let directory = tempfile::tempdir().expect("a directory");
     let clock = Clock::manual();
     let messages = open(&directory, &clock).await;
@@ -233,17 +233,17 @@ async fn an_age_goes_on_where_an_earlier_server_ended() {
     assert_eq!(messages.prune(10 * DAY, 1000).await.expect("readable"), 0);
     messages.expire_offers().await.expect("readable");
     drop(messages);
-    // Another boot: the clock begins anew, and the time in between does not count.
+    // After a reboot the clock starts at zero, and the time without a server does not count.
     let clock = Clock::manual();
     clock.set_wall("2099-01-01T00:00:00Z".parse().expect("a time"));
     let messages = open(&directory, &clock).await;
     assert_eq!(messages.prune(10 * DAY, 1000).await.expect("readable"), 0);
     messages.expire_offers().await.expect("readable");
     clock.set_wall("2026-03-07T12:00:00Z".parse().expect("a time"));
-    assert_eq!(kept(&messages, 1).await, ["old", "a b"]);
+    assert_eq!(backlog_of(&messages, 1).await, ["old", "a b"]);
     clock.advance(DAY);
     messages.expire_offers().await.expect("removed");
-    assert_eq!(kept(&messages, 1).await, ["old"]);
+    assert_eq!(backlog_of(&messages, 1).await, ["old"]);
     clock.advance(3 * DAY);
     assert_eq!(messages.prune(10 * DAY, 1000).await.expect("dropped"), 1);
 }
@@ -267,13 +267,13 @@ async fn no_sender_displaces_the_messages_of_others() {
     }
     let dropped = messages.prune(DAY, 20).await.expect("dropped");
     assert_eq!(dropped, 33);
-    let kept = kept(&messages, 1).await;
-    assert_eq!(kept[..4], ["one", "two", "three", "33"]);
-    assert_eq!(kept.len(), 20);
+    let backlog = backlog_of(&messages, 1).await;
+    assert_eq!(backlog[..4], ["one", "two", "three", "33"]);
+    assert_eq!(backlog.len(), 20);
 }
 
 #[tokio::test]
-async fn an_offer_that_is_dropped_is_no_longer_open() {
+async fn a_pruned_offer_is_no_longer_open() {
     let (_directory, messages) = messages().await;
     let offering = messages.offer(user(2), user(1), file(), DAY).await;
     let (offer, stored) = offering.expect("made");
@@ -286,11 +286,11 @@ async fn an_offer_that_is_dropped_is_no_longer_open() {
     assert!(matches!(claimed, Err(MessagesError::NoSuchOffer)));
     let open = messages.offers(1, false, 1 << 16).await.expect("readable");
     assert!(open.offers.is_empty());
-    assert_eq!(kept(&messages, 1).await, ["later", "later"]);
+    assert_eq!(backlog_of(&messages, 1).await, ["later", "later"]);
 }
 
 #[test]
-fn shares_are_equal_and_what_is_below_is_left_to_others() {
+fn shares_are_equal_and_senders_below_their_share_leave_the_remainder_to_others() {
     let mut counts = EventCounts::default();
     for (sender, events) in [(1, 10), (2, 50), (3, 100), (4, 3)] {
         counts.add(sender, events);
@@ -307,8 +307,9 @@ fn shares_are_equal_and_what_is_below_is_left_to_others() {
     assert_eq!(surplus(0), [(1, 10), (2, 50), (3, 100), (4, 3)]);
 }
 
-/// Has every change of the database fail as on a full disk: `SQLite` rolls back by itself.
-async fn fill(directory: &tempfile::TempDir) {
+/// Makes every change of the database fail as on a full disk, where `SQLite` rolls back the
+/// transaction.
+pub(crate) async fn fill_disk(directory: &tempfile::TempDir) {
     execute(
         directory,
         "CREATE TRIGGER full_events BEFORE INSERT ON events \
@@ -325,8 +326,8 @@ async fn fill(directory: &tempfile::TempDir) {
     .await;
 }
 
-/// Makes room again.
-async fn empty(directory: &tempfile::TempDir) {
+/// Undoes [`fill_disk`].
+pub(crate) async fn free_disk(directory: &tempfile::TempDir) {
     execute(
         directory,
         "DROP TRIGGER full_events; DROP TRIGGER full_members; DROP TRIGGER full_left; \
@@ -338,24 +339,24 @@ async fn empty(directory: &tempfile::TempDir) {
 async fn execute(directory: &tempfile::TempDir, statements: &'static str) {
     let file = directory.path().join("messages.db");
     let mut connection = database::connect(&file).await.expect("opens");
-    let done = sqlx::raw_sql(statements).execute(&mut connection).await;
-    done.expect("done");
+    let outcome = sqlx::raw_sql(statements).execute(&mut connection).await;
+    outcome.expect("executed");
 }
 
 #[tokio::test]
-async fn messages_go_on_after_a_disk_was_full_without_a_restart() {
+async fn messages_are_stored_again_after_a_full_disk_without_a_restart() {
     let (directory, messages) = messages().await;
     let room: RoomName = "#ops".parse().expect("a room");
     for id in [1, 2] {
         let joined = messages.join(user(id), room.clone()).await;
-        joined.expect("room for two");
+        joined.expect("joined");
     }
-    fill(&directory).await;
+    fill_disk(&directory).await;
     for _ in 0..3 {
-        let said = messages
+        let pending = messages
             .say(user(1), Recipient::User(user(2)), "lost".into())
             .await;
-        said.expect("a text").stored().await.expect_err("full");
+        pending.expect("a text").stored().await.expect_err("full");
         let joined = messages.join(user(3), room.clone()).await;
         joined.expect_err("full");
         let left = messages.leave(user(2), room.clone()).await;
@@ -369,32 +370,35 @@ async fn messages_go_on_after_a_disk_was_full_without_a_restart() {
             .expect_err("full");
         assert!(messages.is_failing());
     }
-    // Who could not join is not in the room, and who could not leave still is.
-    let said = messages.say(user(3), Recipient::Room(room.clone()), "hello".into());
-    let refused = said.await.expect("a text").stored().await;
+    // The failed join and the failed leave have changed nothing.
+    let pending = messages.say(user(3), Recipient::Room(room.clone()), "hello".into());
+    let refused = pending.await.expect("a text").stored().await;
     assert!(matches!(refused, Err(MessagesError::NotInRoom(_))));
-    empty(&directory).await;
-    say(&messages, 1, Recipient::User(user(2)), "heard").await;
+    free_disk(&directory).await;
+    say(&messages, 1, Recipient::User(user(2)), "stored").await;
     assert!(!messages.is_failing());
-    say(&messages, 1, Recipient::Room(room.clone()), "heard too").await;
+    say(&messages, 1, Recipient::Room(room.clone()), "stored too").await;
     let joined = messages.join(user(3), room).await.expect("joined");
     assert_eq!(joined.members, ["user1", "user2", "user3"]);
     let offering = messages.offer(user(1), user(2), file(), DAY).await;
     offering.expect("random").1.stored().await.expect("stored");
-    assert_eq!(kept(&messages, 2).await, ["heard", "heard too", "a b"]);
-    assert_eq!(kept(&messages, 3).await, Vec::<String>::new());
+    assert_eq!(
+        backlog_of(&messages, 2).await,
+        ["stored", "stored too", "a b"]
+    );
+    assert_eq!(backlog_of(&messages, 3).await, Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn messages_that_cannot_be_stored_are_tried_again_though_nobody_says_more() {
+async fn a_failed_commit_is_retried_without_further_messages() {
     let (directory, messages) = messages().await;
-    fill(&directory).await;
-    let said = messages
+    fill_disk(&directory).await;
+    let pending = messages
         .say(user(1), Recipient::User(user(2)), "lost".into())
         .await;
-    said.expect("a text").stored().await.expect_err("full");
+    pending.expect("a text").stored().await.expect_err("full");
     assert!(messages.is_failing());
-    empty(&directory).await;
+    free_disk(&directory).await;
     while messages.is_failing() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -406,23 +410,33 @@ async fn a_user_who_leaves_and_rejoins_receives_no_message_in_between() {
     let room: RoomName = "#ops".parse().expect("a room");
     for id in [1, 2] {
         let joined = messages.join(user(id), room.clone()).await;
-        joined.expect("room for two");
+        joined.expect("joined");
     }
-    // All of it is stored in one batch.
+    // One batch stores all four.
     let leaving = messages.leave(user(1), room.clone());
-    let saying = async {
-        let said = messages.say(user(2), Recipient::Room(room.clone()), "gone?".into());
-        said.await.expect("a text").stored().await.expect("stored")
+    let sending = async {
+        let pending = messages.say(user(2), Recipient::Room(room.clone()), "gone?".into());
+        pending
+            .await
+            .expect("a text")
+            .stored()
+            .await
+            .expect("stored")
     };
     let joining = messages.join(user(1), room.clone());
-    let later = async {
-        let said = messages.say(user(2), Recipient::Room(room.clone()), "back!".into());
-        said.await.expect("a text").stored().await.expect("stored")
+    let sending_again = async {
+        let pending = messages.say(user(2), Recipient::Room(room.clone()), "back!".into());
+        pending
+            .await
+            .expect("a text")
+            .stored()
+            .await
+            .expect("stored")
     };
-    let (left, _, joined, _) = tokio::join!(leaving, saying, joining, later);
+    let (left, _, joined, _) = tokio::join!(leaving, sending, joining, sending_again);
     left.expect("left");
     joined.expect("joined");
-    assert_eq!(kept(&messages, 1).await, ["back!"]);
+    assert_eq!(backlog_of(&messages, 1).await, ["back!"]);
 }
 
 #[tokio::test]
@@ -449,10 +463,10 @@ async fn a_restored_database_does_not_know_a_seq_that_it_did_not_issue() {
     for (seq, epoch) in [(late, &first), (late, &second), (early, &second)] {
         assert!(!restored.has_issued(seq, Some(epoch)));
     }
-    // What it says itself comes after all that it may have given out before.
-    let again = say(&restored, 1, Recipient::User(user(2)), "again").await;
-    assert!(restored.has_issued(again, Some(restored.epoch())));
-    assert!(again > early);
+    // New numbers are greater than all that the server may have issued before the backup.
+    let next = say(&restored, 1, Recipient::User(user(2)), "again").await;
+    assert!(restored.has_issued(next, Some(restored.epoch())));
+    assert!(next > early);
 }
 
 #[test]

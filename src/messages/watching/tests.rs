@@ -21,20 +21,20 @@ impl WatchScene {
     async fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let messages = Messages::open(directory.path()).await.expect("opened");
-        let lane = EventQueue::default();
-        let attendance = messages.subscribe(&alice(), Some(lane.clone()), true, None);
-        let begun = attendance.watch("/".into(), vec![scope()], None);
-        begun.await.expect("few");
+        let queue = EventQueue::default();
+        let subscription = messages.subscribe(&alice(), Some(queue.clone()), true, None);
+        let watch = subscription.watch("/".into(), vec![scope()], None);
+        watch.await.expect("fewer than the limit");
         Self {
             directory,
             messages,
-            subscription: attendance,
-            queue: lane,
+            subscription,
+            queue,
         }
     }
 
     /// Publishes one change for each number.
-    fn change(&self, numbers: std::ops::Range<u64>) {
+    fn publish(&self, numbers: std::ops::Range<u64>) {
         let feed = self.messages.change_feed();
         for number in numbers {
             feed.publish(FileChange {
@@ -86,9 +86,9 @@ fn alice() -> UserRef {
 
 async fn execute(data: &Path, statement: &'static str) {
     let url = format!("sqlite://{}", data.join("messages.db").display());
-    let mut other = SqliteConnection::connect(&url).await.expect("opened");
-    let done = sqlx::raw_sql(statement).execute(&mut other).await;
-    done.expect("done");
+    let mut connection = SqliteConnection::connect(&url).await.expect("opened");
+    let outcome = sqlx::raw_sql(statement).execute(&mut connection).await;
+    outcome.expect("executed");
 }
 
 #[tokio::test]
@@ -97,7 +97,7 @@ async fn a_session_that_reads_receives_every_change() {
     let mut last = 0;
     for block in 0..5 {
         let numbers = block * 2000..(block + 1) * 2000;
-        scene.change(numbers.clone());
+        scene.publish(numbers.clone());
         for number in numbers {
             let (seq, line) = scene.next().await;
             assert_eq!(line, format!("made /{number}"));
@@ -112,54 +112,55 @@ async fn a_new_watch_does_not_report_earlier_changes() {
     let scene = WatchScene::new().await;
     for round in 0..20 {
         let before = round * 1000..round * 1000 + 900;
-        scene.change(before.clone());
-        let lane = EventQueue::default();
+        scene.publish(before.clone());
+        let queue = EventQueue::default();
         let later = scene
             .messages
-            .subscribe(&alice(), Some(lane.clone()), true, None);
+            .subscribe(&alice(), Some(queue.clone()), true, None);
         let scopes = vec![scope()];
-        let begun = later.watch("/".into(), scopes, None).await.expect("few");
-        scene.change(99_999..100_000);
+        let watch = later.watch("/".into(), scopes, None).await;
+        let start = watch.expect("fewer than the limit").seq;
+        scene.publish(99_999..100_000);
         for number in before.chain([99_999]) {
-            let (seq, told) = scene.next().await;
-            assert_eq!(told, format!("made /{number}"));
-            assert_eq!(seq > begun.seq, number == 99_999, "{seq} {}", begun.seq);
+            let (seq, event) = scene.next().await;
+            assert_eq!(event, format!("made /{number}"));
+            assert_eq!(seq > start, number == 99_999, "{seq} {start}");
         }
-        let event = lane.next().await;
+        let event = queue.next().await;
         assert!(
             event
                 .json
                 .ends_with(br#""path":"/99999","kind":"made","by":"alice"}"#)
         );
-        assert!(lane.try_next().is_none());
+        assert!(queue.try_next().is_none());
     }
 }
 
 #[tokio::test]
-async fn changes_that_come_faster_than_they_get_their_places_are_an_overflow() {
+async fn changes_that_the_full_queue_of_the_sequencer_loses_cause_one_overflow() {
     let scene = WatchScene::new().await;
-    // Nothing else runs meanwhile: the sequencer cannot take them.
-    scene.change(0..2 * MAX_WAITING_CHANGES as u64);
-    let (mut told, mut overflows) = (0, 0);
-    while told < MAX_WAITING_CHANGES {
+    // This test does not yield, so the sequencer cannot receive any of them.
+    scene.publish(0..2 * MAX_WAITING_CHANGES as u64);
+    let (mut received, mut overflows) = (0, 0);
+    while received < MAX_WAITING_CHANGES {
         let (_, line) = scene.next().await;
         if line == "overflow /" {
             overflows += 1;
         } else {
-            assert_eq!(line, format!("made /{told}"));
-            told += 1;
+            assert_eq!(line, format!("made /{received}"));
+            received += 1;
         }
     }
     assert_eq!(overflows, 1);
-    scene.change(7..8);
+    scene.publish(7..8);
     assert_eq!(scene.next().await.1, "made /7");
 }
 
 #[tokio::test]
-async fn a_session_that_does_not_read_needs_no_more_memory_than_its_queue() {
+async fn a_session_that_does_not_read_receives_one_overflow_and_the_remembered_changes() {
     let scene = WatchScene::new().await;
     for block in 0..8_u64 {
-        scene.change(block * 2000..(block + 1) * 2000);
+        scene.publish(block * 2000..(block + 1) * 2000);
         scene.flush().await;
     }
     let (mut last, mut lines) = (0, Vec::new());
@@ -171,7 +172,7 @@ async fn a_session_that_does_not_read_needs_no_more_memory_than_its_queue() {
     }
     let overflows: Vec<_> = lines.iter().filter(|line| *line == "overflow /").collect();
     assert_eq!(overflows.len(), 1);
-    // All that is remembered, and what the lane held before.
+    // The remembered changes, and those that were in the queue before.
     assert!((10_000..12_000).contains(&lines.len()), "{}", lines.len());
 }
 
@@ -181,35 +182,35 @@ async fn while_commits_fail_changes_are_delivered_with_reserved_seqs_only() {
     let fail = "CREATE TRIGGER failing BEFORE UPDATE ON counter \
                 BEGIN SELECT RAISE(ABORT, 'no more'); END";
     execute(scene.directory.path(), fail).await;
-    scene.change(0..3000);
+    scene.publish(0..3000);
     scene.flush().await;
     let reserved: u64 = 2048;
-    // The last place tells at once that there are more, to who has not heard all as well.
-    let (mut number, mut told) = (0, scene.next().await);
-    while told != (reserved, "overflow /".to_owned()) {
-        assert_eq!(told, (number + 1, format!("made /{number}")));
+    // The last reserved number is an overflow event. Every session receives it at once.
+    let (mut number, mut event) = (0, scene.next().await);
+    while event != (reserved, "overflow /".to_owned()) {
+        assert_eq!(event, (number + 1, format!("made /{number}")));
         number += 1;
-        told = scene.next().await;
+        event = scene.next().await;
     }
     assert!(number < reserved, "{number}");
     scene.flush().await;
     assert!(scene.queue.try_next().is_none());
     assert!(scene.messages.is_failing());
-    scene.change(3000..3001);
+    scene.publish(3000..3001);
     scene.flush().await;
     assert!(scene.queue.try_next().is_none());
     execute(scene.directory.path(), "DROP TRIGGER failing").await;
-    // Nothing else happens: what was lost meanwhile is told all the same.
+    // The lost changes are reported although no further change happens.
     assert_eq!(scene.next().await.1, "overflow /");
     assert!(!scene.messages.is_failing());
-    scene.change(3001..3002);
+    scene.publish(3001..3002);
     assert_eq!(scene.next().await.1, "made /3001");
 }
 
 #[tokio::test]
-async fn a_session_that_has_ended_leaves_nothing_behind() {
+async fn a_session_that_has_ended_keeps_no_task_alive() {
     let scene = WatchScene::new().await;
-    scene.change(0..2000);
+    scene.publish(0..2000);
     scene.flush().await;
     scene.queue.close();
     let shared = Arc::downgrade(&scene.messages.shared);
@@ -217,7 +218,7 @@ async fn a_session_that_has_ended_leaves_nothing_behind() {
     scene.messages.flush().await;
     assert!(scene.queue.try_next().is_none());
     drop(scene.messages);
-    // The sequencer goes, and nobody who waits for a lane keeps it.
+    // The sequencer ends, and no task that waits for a queue keeps the state alive.
     while shared.upgrade().is_some() {
         tokio::task::yield_now().await;
     }
