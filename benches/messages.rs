@@ -1,10 +1,11 @@
-//! How many messages pass through one room, and how late they arrive, with server and clients on
-//! this machine together: `cargo bench --bench messages`.
+//! The throughput of one room and the latency of its messages, with server and clients on this
+//! machine: `cargo bench --bench messages`.
 //!
-//! Each round offers so many messages a second to a room of a hundred members, each of whom says
-//! their share and hears all of the others, over TCP and from a database that syncs. Every message
-//! has to arrive at every member, once and in order. Rounds double until the server keeps up no
-//! more. Beside it, for comparison: the same frames written to as many sockets by a bare loop.
+//! Each round sends a number of messages per second to a room of a hundred members. Each member
+//! sends an equal share and receives all messages of the others, over TCP and from a database that
+//! syncs. Every member must receive every message once and in order. The rate doubles each round
+//! until the server cannot keep up. For comparison, a loop without a server writes the same frames
+//! to the same number of sockets.
 //!
 //! `HAUL_MEMBERS`, `HAUL_RATE` and `HAUL_SECONDS` change the number of members, the rate of the
 //! first round and its length.
@@ -41,7 +42,7 @@ struct Round {
     offered: u64,
     took: Duration,
     deliveries: u64,
-    /// Of deliveries, from before the message was sent to after it was read; sorted.
+    /// The latencies of deliveries, from before the message is sent until it is read; sorted.
     latencies: Vec<Duration>,
 }
 
@@ -146,10 +147,10 @@ async fn round(members: u64, rate: u64, seconds: u64) -> MessageBenchResult<Roun
         deliveries: 0,
         latencies: Vec::new(),
     };
-    while let Some(heard) = timeout(LONG, work.join_next()).await? {
-        let heard = heard??;
-        round.deliveries += heard.len() as u64;
-        round.latencies.extend(heard);
+    while let Some(received) = timeout(LONG, work.join_next()).await? {
+        let received = received??;
+        round.deliveries += received.len() as u64;
+        round.latencies.extend(received);
     }
     round.took = start.elapsed();
     round.latencies.sort();
@@ -158,7 +159,7 @@ async fn round(members: u64, rate: u64, seconds: u64) -> MessageBenchResult<Roun
     Ok(round)
 }
 
-/// How many of `total` messages a member says.
+/// The number of the `total` messages that a member sends.
 fn share(total: u64, members: u64, number: u64) -> u64 {
     total / members + u64::from(number < total % members)
 }
@@ -182,7 +183,7 @@ impl BenchMember {
         let join = Join { room: ROOM.into() };
         send(&mut member.writer, encode_request(2, &join)).await?;
         member.answered(2).await?;
-        // It hears from the moment on at which it hears itself.
+        // The member is live once it receives its own message.
         let say = Say {
             to: name.to_string(),
             text: "do I hear?".into(),
@@ -219,7 +220,7 @@ async fn send(writer: &mut OwnedWriteHalf, json: Vec<u8>) -> MessageBenchResult<
     Ok(())
 }
 
-/// Sends `count` messages at an even rate; each holds the time at which it was sent.
+/// Sends `count` messages at a constant rate; each contains the time at which it is sent.
 async fn talk(
     mut writer: OwnedWriteHalf,
     own: u64,
@@ -229,7 +230,7 @@ async fn talk(
 ) -> MessageBenchResult<Vec<Duration>> {
     if own > 0 {
         let mut ticks = interval(time / u32::try_from(own)?);
-        // Not all at the same moment.
+        // The members do not all send at the same moment.
         tokio::time::sleep(Duration::from_micros(u64::from(number) * 97)).await;
         for _ in 0..own {
             ticks.tick().await;
@@ -240,7 +241,7 @@ async fn talk(
             send(&mut writer, encode_request(number + 10, &say)).await?;
         }
     }
-    // Until the others have heard it, the connection stays.
+    // The connection stays open until the others have received the message.
     std::mem::forget(writer);
     Ok(Vec::new())
 }
@@ -274,7 +275,7 @@ async fn listen(
     Ok(latencies)
 }
 
-/// Deliveries a second of a loop that writes one message to each of a number of sockets, which are read.
+/// Deliveries per second of a loop that writes each message to all of a number of sockets.
 async fn bare_loop(members: u64, time: Duration) -> MessageBenchResult<f64> {
     let json = encode_event(&Event::Message(Message {
         seq: 1,

@@ -1,5 +1,5 @@
-//! What the small parts cost by themselves: `cargo bench --bench micro`. A word after `--` chooses
-//! those whose name contains it; `-- --help` says the rest.
+//! The cost of single operations: `cargo bench --bench micro`. A word after `--` selects the
+//! benchmarks whose names contain it; `-- --help` lists all options.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -26,7 +26,7 @@ fn main() {
     divan::main();
 }
 
-/// Frames, from bytes and to bytes.
+/// Decoding and encoding of frames.
 mod frames {
     use super::{
         Bencher, Bytes, BytesCount, BytesMut, Decoder, Encoder, Frame, FrameCodec, encoded,
@@ -208,11 +208,11 @@ mod digest {
     }
 }
 
-/// Commands through a whole session, from the bytes of the request to those of the reply.
+/// Commands through a complete session, from the bytes of the request to those of the reply.
 mod dispatch {
     use super::{Bencher, ItemsCount, Ls, MicroSession, Ping, Stat, encode_request};
 
-    /// So many are under way at once: 1 is the time of a single command.
+    /// The numbers of unanswered requests; 1 measures the time of a single command.
     const PIPELINED: [usize; 2] = [1, 32];
 
     #[divan::bench(args = PIPELINED)]
@@ -252,7 +252,7 @@ fn encoded(frame: &Frame) -> BytesMut {
     bytes
 }
 
-/// The home of a user in a data directory of its own.
+/// The home of a user in its own data directory.
 struct Home {
     _place: TempDir,
     view: View,
@@ -311,7 +311,7 @@ impl MicroSession {
         session
     }
 
-    /// Sends a request a number of times, and reads as many replies.
+    /// Sends a request a number of times, and reads all replies.
     fn ask(&mut self, request: &[u8], times: usize) {
         let json = Bytes::copy_from_slice(request);
         let bytes = encoded(&Frame::Control(json)).repeat(times);

@@ -1,4 +1,4 @@
-//! How many small commands are answered in a second.
+//! The number of small commands per second.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -11,10 +11,10 @@ use crate::SessionsResult;
 use crate::daemon::Daemon;
 use crate::session_client::{BenchSession, check, framed};
 
-/// Requests that a client hands to its system at once.
+/// The number of requests in one write.
 const BURST: usize = 32;
 
-/// Requests of a connection that are not answered yet, at most: more would only wait in buffers.
+/// The most unanswered requests of a connection. More would only wait in buffers.
 const WINDOW: usize = 128;
 
 /// Entries of the directory that is listed.
@@ -63,7 +63,7 @@ pub(crate) async fn measure(connections: usize, time: Duration) -> SessionsResul
     Ok(())
 }
 
-/// Sends a request for some time on a number of connections; returns the number of replies.
+/// Sends a request repeatedly for `time` on a number of connections; returns the number of replies.
 async fn storm(
     daemon: &Daemon,
     connections: usize,

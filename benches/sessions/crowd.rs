@@ -1,4 +1,4 @@
-//! How long one session waits for small answers while others download.
+//! The latency of small replies in one session while others download.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ use crate::SessionsResult;
 use crate::daemon::Daemon;
 use crate::session_client::{BenchSession, check, framed, login};
 
-/// Bytes that a download takes from its socket at once.
+/// The bytes that a download reads from its socket at a time.
 const READ: usize = 256 * 1024;
 
 /// Bytes of file in a frame of the upload.
@@ -44,7 +44,7 @@ pub(crate) async fn measure(downloads: u64, size: u64, time: Duration) -> Sessio
             moved.clone(),
         ));
     }
-    // All of them have begun once this much has come.
+    // All downloads have begun once this much has arrived.
     while moved.load(Ordering::Relaxed) < downloads << 20 {
         tokio::time::sleep(Duration::from_millis(10)).await;
         if let Some(ended) = work.try_join_next() {
@@ -65,7 +65,7 @@ pub(crate) async fn measure(downloads: u64, size: u64, time: Duration) -> Sessio
     Ok(())
 }
 
-/// Has a thread of its own, so that it waits for no other client in this process.
+/// Runs on its own thread, so that it waits for no other client in this process.
 async fn probe(daemon: &Daemon, beside: u64, time: Duration) -> SessionsResult<()> {
     let (address, token) = (daemon.address.clone(), daemon.token.clone());
     let ls = Ls {
@@ -107,7 +107,7 @@ async fn probe(daemon: &Daemon, beside: u64, time: Duration) -> SessionsResult<(
     Ok(())
 }
 
-/// Asks for what one frame answers.
+/// Sends a request that one frame answers.
 fn ask(stream: &mut TcpStream, request: &[u8]) -> SessionsResult<()> {
     stream.write_all(request)?;
     let mut length = [0; 4];
@@ -117,7 +117,7 @@ fn ask(stream: &mut TcpStream, request: &[u8]) -> SessionsResult<()> {
     check(&reply)
 }
 
-/// Gets the file again and again, and throws it away.
+/// Downloads the file repeatedly, and discards it.
 async fn download(address: String, token: String, moved: Arc<AtomicU64>) -> SessionsResult<()> {
     let mut stream = tokio::net::TcpStream::connect(address).await?;
     let get = Get {
@@ -135,7 +135,7 @@ async fn download(address: String, token: String, moved: Arc<AtomicU64>) -> Sess
             let mut reply = vec![0; left];
             stream.read_exact(&mut reply).await?;
             check(&reply)?;
-            // The login has one reply, every get two.
+            // A login has one reply, a get has two.
             if replies % 2 == 0 {
                 stream.write_all(&framed(5, &get)).await?;
             }

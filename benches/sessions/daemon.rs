@@ -1,4 +1,4 @@
-//! The server as a process of its own, and what the system knows of it.
+//! The server as a separate process, and its resource usage according to the system.
 
 use std::fs;
 use std::io::{BufRead, BufReader, copy, sink};
@@ -15,26 +15,26 @@ use crate::SessionsResult;
 /// A running `haul serve`; it is killed when dropped.
 pub(crate) struct Daemon {
     pub(crate) address: String,
-    /// Logs the admin in without a password to be hashed.
+    /// Logs the admin in without a password hash.
     pub(crate) token: String,
     process: Child,
     place: TempDir,
 }
 
-/// Of a process and of the system around it, at one moment; in bytes.
+/// The memory of a process and of the system at one moment, in bytes.
 #[derive(Clone, Copy)]
 pub(crate) struct Memory {
     /// The resident memory of the process.
     pub(crate) resident: u64,
-    /// The same, of pages that are shared only its share.
+    /// The proportional set size: of shared pages only the process's share.
     pub(crate) proportional: u64,
-    /// The kernel's memory for small objects of all processes, sockets among them.
+    /// The kernel's slab memory for all processes, sockets included.
     pub(crate) slab: u64,
     /// Bytes in the buffers of all TCP sockets.
     pub(crate) buffers: u64,
 }
 
-/// The system counts time of the processor in these, on every Linux.
+/// The unit of processor times in `/proc` on every Linux.
 const TICKS: f64 = 100.0;
 
 const PAGE: u64 = 4096;
@@ -52,7 +52,7 @@ fn haul() -> Command {
 }
 
 impl Daemon {
-    /// Starts one in an empty directory, for `sessions` sessions.
+    /// Starts a server in an empty directory, for `sessions` sessions.
     pub(crate) fn start(sessions: usize) -> SessionsResult<Self> {
         let place = tempfile::tempdir()?;
         let data = place.path().join("data");
@@ -67,7 +67,7 @@ impl Daemon {
             .spawn()?;
         let mut log = BufReader::new(process.stdout.take().ok_or("no output")?);
         let address = address(&mut log)?;
-        // It logs into a pipe, as it does under a service manager, and somebody reads that.
+        // The server logs into a pipe that is read, as under a service manager.
         std::thread::spawn(move || copy(&mut log, &mut sink()));
         let output = haul()
             .args(["token", "add", "admin", "--data"])
@@ -99,15 +99,15 @@ impl Daemon {
         Ok(tokens)
     }
 
-    /// The directory that the sessions begin in.
+    /// The directory in which the sessions start.
     pub(crate) fn home(&self) -> PathBuf {
         self.place.path().join("data/homes/admin")
     }
 
-    /// Seconds of processor that it has used.
+    /// The processor time of the server in seconds.
     pub(crate) fn cpu(&self) -> SessionsResult<f64> {
         let stat = self.proc("stat")?;
-        // The name of the program is in brackets, and may hold anything.
+        // The name of the program is in parentheses, and may contain any character.
         let (_, fields) = stat.rsplit_once(") ").ok_or("no fields")?;
         let ticks: u32 = fields
             .split(' ')
@@ -154,7 +154,7 @@ fn kib(text: &str, name: &str) -> u64 {
     number.and_then(|kib| kib.parse().ok()).unwrap_or(0)
 }
 
-/// Where it listens, which the log says.
+/// The address of the listener, from the log.
 fn address(log: &mut impl BufRead) -> SessionsResult<String> {
     for line in log.lines() {
         let event: Value = serde_json::from_str(&line?)?;

@@ -10,20 +10,20 @@ use crate::SessionsResult;
 use crate::daemon::{Daemon, Memory};
 use crate::session_client::{BenchSession, framed};
 
-/// Logins that are under way at once.
+/// The number of concurrent logins.
 const AT_ONCE: usize = 64;
 
-/// Sessions of one user, about: as many as a server allows unless told otherwise.
+/// About the number of sessions that a server allows a user by default.
 const EACH: usize = 100;
 
-/// The first ones pay for what is made once.
+/// The first sessions include the cost of one-time initialisation.
 const FIRST: usize = 100;
 
-/// No session is silent for so long that this is too soon, and none is as idle as it will be sooner.
+/// After this time the sessions are idle, and none has reached its idle timeout.
 const SETTLED: Duration = Duration::from_secs(2);
 
 pub(crate) async fn measure(sessions: usize, time: Duration) -> SessionsResult<()> {
-    // Idle sessions are measured for longer: what they cost is little.
+    // Idle sessions are measured for longer, because they cost little.
     let time = 2 * time;
     let daemon = Daemon::start(sessions + FIRST)?;
     println!("{sessions} sessions that are logged in and idle");
@@ -87,7 +87,7 @@ fn print_memory(sessions: usize, before: Memory, after: Memory) {
     );
 }
 
-/// Logs one user in after the other, and the first again after the last.
+/// Logs the users in one after the other, starting again with the first after the last.
 async fn log_in(
     daemon: &Daemon,
     sessions: usize,

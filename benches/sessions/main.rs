@@ -1,6 +1,7 @@
-//! The cost of many sessions for a server in a process of its own: `cargo bench --bench sessions`.
+//! The cost of many sessions for a server in a separate process: `cargo bench --bench sessions`.
 //!
-//! Three parts, of which words on the command line choose some: `cargo bench --bench sessions -- idle`.
+//! It has three parts, which words on the command line select: `cargo bench --bench sessions --
+//! idle`.
 //!
 //! - `idle`: thousands of sessions log in and stay. How long that takes, the memory and the idle
 //!   time of each, and whether every one of them still answers.

@@ -1,4 +1,4 @@
-//! A client that does next to nothing, so that it is the server that is measured.
+//! A client that does almost nothing, so that the measurements are of the server.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub(crate) fn login(token: &str) -> Vec<u8> {
     )
 }
 
-/// Fails for what is not a good reply.
+/// Fails unless the reply is a success.
 pub(crate) fn check(reply: &[u8]) -> SessionsResult<()> {
     let text = String::from_utf8_lossy(reply);
     if text.contains("\"ok\":") || text.contains("\"begin\":") {
@@ -64,7 +64,7 @@ impl BenchSession {
         Ok(line)
     }
 
-    /// Sends a request that one frame answers, and waits for that.
+    /// Sends a request that one frame answers, and waits for the reply.
     pub(crate) async fn ask(&mut self, request: &[u8]) -> SessionsResult<()> {
         self.writer.write_all(request).await?;
         let frame = self.receiver.next().await?.ok_or("closed")?;

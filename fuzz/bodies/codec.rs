@@ -1,7 +1,7 @@
-//! The frame codec: any bytes, cut anywhere.
+//! The frame codec, for any bytes in pieces of any size.
 //!
-//! An input is a byte of switches, a byte that says how many cuts follow, the cuts, and what a peer
-//! sends.
+//! An input is a byte of switches, the number of cuts as a byte, the cuts, and the bytes that a
+//! peer sends.
 
 use bytes::BytesMut;
 use haul::protocol::{Frame, FrameCodec, MAX_CONTROL, MAX_CONTROL_BEFORE_LOGIN, MAX_PAYLOAD};
@@ -23,7 +23,7 @@ pub(crate) fn check(input: &[u8]) {
     check_encoding(&whole, wire);
 }
 
-/// When the peer logs in, which lifts the limits.
+/// The moment of the peer's login, which raises the limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LoginMoment {
     Before,
@@ -53,11 +53,11 @@ impl LoginMoment {
 #[derive(Debug, PartialEq)]
 struct Decoded {
     frames: Vec<Frame>,
-    /// Why it ended, where not with the last frame.
+    /// The error, if the input did not end with a complete frame.
     error: Option<String>,
 }
 
-/// Decodes `wire` in pieces as long as `cuts` say in turn, or whole.
+/// Decodes `wire` in pieces of the lengths in `cuts`, or in one piece without cuts.
 fn decode(wire: &[u8], login: LoginMoment, cuts: &[u8]) -> Decoded {
     let mut codec = match login {
         LoginMoment::Before => FrameCodec::new(),
@@ -118,7 +118,7 @@ fn check_limits(frames: &[Frame], login: LoginMoment) {
     }
 }
 
-/// A decoded frame is encoded to the very bytes that it was decoded from.
+/// Checks that decoded frames are encoded to the bytes that they were decoded from.
 fn check_encoding(decoded: &Decoded, wire: &[u8]) {
     let mut encoded = BytesMut::new();
     let mut codec = FrameCodec::new();

@@ -1,5 +1,5 @@
-//! Datagrams: any bytes are one that reads back as itself and is answered in no more bytes, or are
-//! nothing.
+//! Datagrams: any bytes are either rejected, or a request that is encoded to the same value and
+//! answered with no more bytes.
 
 use haul::protocol::{
     Ack, Call, Datagram, DatagramKey, DatagramRequest, ErrorCode, SIGNATURE, Say, Verified, Who,
@@ -19,7 +19,7 @@ pub(crate) fn check(input: &[u8]) {
     let verified = datagram.verify(&DatagramKey::new(KEY));
     let verified = verified.expect("it was signed with this key");
     check_forged(&signed, input);
-    // What no request may have is found out only once it is known which one it is.
+    // Unknown fields are found only after the command is known.
     let Ok(object) = serde_json::from_slice::<Map<String, Value>>(input) else {
         assert!(verified.request().is_err());
         return;
@@ -29,7 +29,7 @@ pub(crate) fn check(input: &[u8]) {
     check_request(&verified, &ticket, &object);
 }
 
-/// Without the key nothing but a search for servers has any meaning.
+/// Without the key, only a search for servers is accepted.
 fn check_as_it_came(input: &[u8]) {
     match Datagram::parse(input) {
         Some(Datagram::Hello) => {
@@ -70,7 +70,7 @@ fn check_request(verified: &Verified<'_>, ticket: &str, object: &Map<String, Val
         DatagramRequest::Say(say) => encode::<Say>(ticket, id, say),
         DatagramRequest::Ack(ack) => encode::<Ack>(ticket, id, ack),
     };
-    // What is escaped may take more room than it had.
+    // Escaped characters may need more space than before.
     let Ok(again) = again else { return };
     let Some(Datagram::Signed(read)) = Datagram::parse(&again) else {
         panic!("{} does not read back", again.escape_ascii());
@@ -83,7 +83,7 @@ fn encode<C: Call>(ticket: &str, id: u32, request: &C) -> Result<Vec<u8>, usize>
     encode_datagram(&DatagramKey::new(KEY), ticket, id, request, 0)
 }
 
-/// One bit of the JSON is another, and nothing is left of it.
+/// Checks that a datagram with one changed bit is rejected.
 fn check_forged(signed: &[u8], input: &[u8]) {
     let mut forged = signed.to_vec();
     let place = usize::from(input[input.len() / 2]) % (signed.len() - SIGNATURE);

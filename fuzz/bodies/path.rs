@@ -1,6 +1,8 @@
-//! Virtual paths: any text, relative to any other, against the rules written down naively.
+//! Virtual paths: any text, relative to any other, compared with a naive implementation of the
+//! rules.
 //!
-//! An input is two paths with a line break between: where one is, and what one asks for there.
+//! An input is two paths with a line break between them: the current directory, and the requested
+//! path.
 
 use haul::storage::{InvalidPath, InvalidPathReason as Reason, VirtualPath};
 
@@ -21,7 +23,7 @@ pub(crate) fn check(input: &[u8]) {
     check_name(&base, text);
 }
 
-/// What PROTOCOL says of paths, as names from the root.
+/// The rules of PROTOCOL for paths; the result is the names from the root.
 fn model(base: &[String], text: &str) -> Result<Vec<String>, Reason> {
     if text.is_empty() {
         return Err(Reason::Empty);
@@ -113,7 +115,7 @@ fn check_order(path: &VirtualPath, other: &VirtualPath) {
     assert_eq!(path.cmp(other).is_eq(), path == other);
 }
 
-/// A name is joined to a directory only if it is one.
+/// Checks that only a valid name is joined to a directory.
 fn check_name(base: &VirtualPath, name: &str) {
     if let Ok(joined) = base.join_name(name) {
         assert!(!name.contains('/') && !matches!(name, "" | "." | ".."));

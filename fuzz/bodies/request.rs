@@ -1,4 +1,5 @@
-//! Requests: any bytes are one that reads back as itself, or are refused in few words.
+//! Requests: any bytes are either a request that is encoded to the same value, or refused with a
+//! short message.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -7,7 +8,7 @@ use haul::protocol::{BadRequest, Request, ServerMessage, WireError, encode_error
 use haul::server::CommandError;
 use serde_json::{Map, Value};
 
-/// More than any refusal needs, and far less than a frame may hold.
+/// The most bytes of a refusal, far fewer than a frame can hold.
 const MAX_REFUSAL: usize = 16 * 1024;
 
 pub(crate) fn check(input: &[u8]) {
@@ -53,7 +54,7 @@ fn check_refused(bad: &BadRequest, object: Option<&Map<String, Value>>) {
     );
 }
 
-/// A member's name as an error repeats it.
+/// The name of a member in the form in which an error repeats it.
 fn shown(name: &str) -> String {
     name.chars()
         .take(200)

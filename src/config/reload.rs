@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_every_setting_it_is_known_whether_it_can_change_at_run_time() {
+    fn every_setting_is_classified_as_live_or_fixed() {
         let table = table_of(&Config::default());
         let there: BTreeSet<_> = settings(&table)
             .map(|(section, key, _)| format!("{section}.{key}"))

@@ -1,4 +1,4 @@
-//! The commands that run a server, as a person and a script meet them.
+//! The commands for operators on the server's machine, from a terminal and from scripts.
 
 use std::io::Write;
 use std::path::Path;
@@ -18,7 +18,7 @@ struct CommandResult {
     stderr: String,
 }
 
-/// Runs haul in `directory`, where nothing but its arguments and `env` tells it anything.
+/// Runs haul in `directory`, with no configuration but its arguments and `env`.
 fn haul(directory: &Path, env: &[(&str, &str)], args: &[&str], input: &str) -> CommandResult {
     let mut command = Command::new(env!("CARGO_BIN_EXE_haul"));
     for (name, _) in std::env::vars_os() {
@@ -36,7 +36,7 @@ fn haul(directory: &Path, env: &[(&str, &str)], args: &[&str], input: &str) -> C
         .spawn()
         .expect("haul starts");
     let mut stdin = child.stdin.take().expect("piped");
-    // A command that reads nothing may be gone already.
+    // A command that reads no input may have ended already.
     let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
     let output = child.wait_with_output().expect("haul ends");
@@ -55,14 +55,14 @@ impl DataDirectory {
         Self(tempfile::tempdir().expect("a temporary directory"))
     }
 
-    /// Runs a command line that must succeed; what it prints on standard output.
+    /// Runs a command line that must succeed; returns its standard output.
     fn ok(&self, line: &str, input: &str) -> String {
         let done = self.run(line, input);
         assert_eq!(done.code, 0, "{line}: {done:?}");
         done.stdout
     }
 
-    /// Runs a command line that must be told no; what it prints on standard error.
+    /// Runs a command line that must fail; returns its standard error.
     fn no(&self, line: &str) -> String {
         let done = self.run(line, "");
         assert_eq!((done.code, &*done.stdout), (1, ""), "{line}: {done:?}");
@@ -80,7 +80,7 @@ impl DataDirectory {
     }
 }
 
-/// The objects of a list, without the times that they were made.
+/// The objects of a list, without their creation times.
 fn objects(lines: &str) -> Vec<Value> {
     let object = |line: &str| {
         let mut object: Value = serde_json::from_str(line).expect("JSON");
@@ -95,8 +95,8 @@ fn objects(lines: &str) -> Vec<Value> {
 
 #[tokio::test]
 async fn users_are_added_changed_listed_and_removed_before_the_first_start() {
-    let place = DataDirectory::new();
-    let done = place.run("user add alice --admin --quota 10GiB", "correct horse\n");
+    let data_directory = DataDirectory::new();
+    let done = data_directory.run("user add alice --admin --quota 10GiB", "correct horse\n");
     assert_eq!(
         done,
         CommandResult {
@@ -105,17 +105,17 @@ async fn users_are_added_changed_listed_and_removed_before_the_first_start() {
             stderr: "making the data directory haul-data\nadded user alice\n".into()
         }
     );
-    place.ok("user add bob --files 12", "hunter2 hunter2\n");
+    data_directory.ok("user add bob --files 12", "hunter2 hunter2\n");
     assert_eq!(
-        place.ok("user list", ""),
+        data_directory.ok("user list", ""),
         "NAME   ROLE   QUOTA     FILES  STATE\n\
          alice  admin  10.0 GiB  -\n\
          bob    user   -         12\n"
     );
-    place.ok("user set bob --disable --quota 1000 --files none", "");
-    place.ok("user passwd alice", "battery staple\n");
+    data_directory.ok("user set bob --disable --quota 1000 --files none", "");
+    data_directory.ok("user passwd alice", "battery staple\n");
     assert_eq!(
-        objects(&place.ok("user list --json", "")),
+        objects(&data_directory.ok("user list --json", "")),
         [
             json!({"name": "alice", "admin": true, "disabled": false,
                    "quota": 10_u64 << 30, "files": null}),
@@ -123,9 +123,9 @@ async fn users_are_added_changed_listed_and_removed_before_the_first_start() {
                    "quota": 1000, "files": null}),
         ]
     );
-    place.ok("user remove bob", "");
-    assert_eq!(objects(&place.ok("user list --json", "")).len(), 1);
-    let accounts = place.accounts().await;
+    data_directory.ok("user remove bob", "");
+    assert_eq!(objects(&data_directory.ok("user list --json", "")).len(), 1);
+    let accounts = data_directory.accounts().await;
     let login = accounts
         .log_in_with_password("alice", "battery staple")
         .await;
@@ -140,57 +140,57 @@ async fn users_are_added_changed_listed_and_removed_before_the_first_start() {
 
 #[test]
 fn folders_are_added_granted_listed_revoked_and_removed() {
-    let place = DataDirectory::new();
-    place.ok("user add alice", "hunter2 hunter2\n");
-    place.ok("user add bob", "hunter2 hunter2\n");
-    place.ok("folder add team --quota 1MiB", "");
-    place.ok("folder grant team alice rw", "");
-    place.ok("folder grant team bob list,write", "");
+    let data_directory = DataDirectory::new();
+    data_directory.ok("user add alice", "hunter2 hunter2\n");
+    data_directory.ok("user add bob", "hunter2 hunter2\n");
+    data_directory.ok("folder add team --quota 1MiB", "");
+    data_directory.ok("folder grant team alice rw", "");
+    data_directory.ok("folder grant team bob list,write", "");
     assert_eq!(
-        place.ok("folder list", ""),
+        data_directory.ok("folder list", ""),
         "NAME  QUOTA    FILES  MEMBERS\n\
          team  1.0 MiB  -      alice=rw bob=list,write\n"
     );
-    place.ok("folder revoke team alice", "");
+    data_directory.ok("folder revoke team alice", "");
     assert_eq!(
-        objects(&place.ok("folder list --json", "")),
+        objects(&data_directory.ok("folder list --json", "")),
         [json!({"name": "team", "quota": 1 << 20, "files": null,
                 "members": [{"user": "bob", "rights": ["list", "write"]}]})]
     );
-    place.ok("folder remove team", "");
-    assert_eq!(place.ok("folder list --json", ""), "");
+    data_directory.ok("folder remove team", "");
+    assert_eq!(data_directory.ok("folder list --json", ""), "");
 }
 
 #[tokio::test]
-async fn a_new_token_is_the_last_word_on_standard_output_and_logs_in() {
-    let place = DataDirectory::new();
-    place.ok("user add alice", "hunter2 hunter2\n");
-    let printed = place.ok("token add alice --label backup --expires 90d", "");
+async fn a_new_token_is_printed_alone_on_standard_output_and_logs_in() {
+    let data_directory = DataDirectory::new();
+    data_directory.ok("user add alice", "hunter2 hunter2\n");
+    let printed = data_directory.ok("token add alice --label backup --expires 90d", "");
     let token = printed.split_whitespace().last().expect("a word");
-    let accounts = place.accounts().await;
+    let accounts = data_directory.accounts().await;
     let (account, _) = accounts.log_in_with_token(token).await.expect("logs in");
     assert_eq!(account.name.as_str(), "alice");
-    let list = place.ok("token list alice", "");
+    let list = data_directory.ok("token list alice", "");
     assert!(list.contains("backup") && !list.contains(token), "{list}");
-    let tokens = objects(&place.ok("token list alice --json", ""));
+    let tokens = objects(&data_directory.ok("token list alice --json", ""));
     assert_eq!(
         (&tokens[0]["id"], &tokens[0]["label"]),
         (&json!(1), &json!("backup"))
     );
-    place.ok("token remove alice 1", "");
+    data_directory.ok("token remove alice 1", "");
     assert!(accounts.log_in_with_token(token).await.is_err());
 }
 
 #[test]
 fn an_operator_command_that_fails_prints_one_line_with_advice() {
-    let place = DataDirectory::new();
+    let data_directory = DataDirectory::new();
     assert_eq!(
-        place.no("user list"),
+        data_directory.no("user list"),
         "haul: user: haul-data has no accounts; name the data directory with --data, \
          or create one with `haul user add`\n"
     );
-    assert!(!place.0.path().join("haul-data").exists());
-    place.ok("user add alice", "hunter2 hunter2\n");
+    assert!(!data_directory.0.path().join("haul-data").exists());
+    data_directory.ok("user add alice", "hunter2 hunter2\n");
     for (line, message) in [
         (
             "user add alice",
@@ -214,16 +214,19 @@ fn an_operator_command_that_fails_prints_one_line_with_advice() {
         ),
     ] {
         let (command, _) = line.split_once(' ').expect("two words");
-        assert_eq!(place.no(line), format!("haul: {command}: {message}\n"));
+        assert_eq!(
+            data_directory.no(line),
+            format!("haul: {command}: {message}\n")
+        );
     }
 }
 
 #[test]
 fn a_short_password_is_refused_with_the_minimum_of_the_settings() {
-    let place = DataDirectory::new();
+    let data_directory = DataDirectory::new();
     let refused = |line: &str, env: &[(&str, &str)], minimum: u32| {
         let args: Vec<_> = line.split(' ').collect();
-        let done = haul(place.0.path(), env, &args, "1234567\n");
+        let done = haul(data_directory.0.path(), env, &args, "1234567\n");
         assert_eq!(done.code, 1, "{line}: {done:?}");
         let message = format!(
             "haul: user: the password is too short; choose one of at least {minimum} characters\n"
@@ -233,7 +236,7 @@ fn a_short_password_is_refused_with_the_minimum_of_the_settings() {
     refused("user add alice", &[], 8);
     let seven = [("HAUL_AUTH_MIN_PASSWORD", "7")];
     let done = haul(
-        place.0.path(),
+        data_directory.0.path(),
         &seven,
         &["user", "add", "alice"],
         "1234567\n",
@@ -244,11 +247,11 @@ fn a_short_password_is_refused_with_the_minimum_of_the_settings() {
 
 #[test]
 fn a_token_expires_after_a_year_unless_its_maker_says_otherwise() {
-    let place = DataDirectory::new();
-    place.ok("user add alice", "hunter2 hunter2\n");
-    place.ok("token add alice", "");
-    place.ok("token add alice --expires never", "");
-    let tokens = objects(&place.ok("token list alice --json", ""));
+    let data_directory = DataDirectory::new();
+    data_directory.ok("user add alice", "hunter2 hunter2\n");
+    data_directory.ok("token add alice", "");
+    data_directory.ok("token add alice --expires never", "");
+    let tokens = objects(&data_directory.ok("token list alice --json", ""));
     let expires = tokens[0]["expires"].as_str().expect("a time");
     let expires: jiff::Timestamp = expires.parse().expect("a time");
     let days = expires.duration_since(jiff::Timestamp::now()).as_hours() / 24;
@@ -258,7 +261,7 @@ fn a_token_expires_after_a_year_unless_its_maker_says_otherwise() {
 
 #[test]
 fn wrong_arguments_end_with_2_and_change_nothing() {
-    let place = DataDirectory::new();
+    let data_directory = DataDirectory::new();
     for line in [
         "user",
         "user add ../x",
@@ -271,16 +274,16 @@ fn wrong_arguments_end_with_2_and_change_nothing() {
         "completions tcsh",
         "nonsense",
     ] {
-        let done = place.run(line, "hunter2 hunter2\n");
+        let done = data_directory.run(line, "hunter2 hunter2\n");
         assert_eq!((done.code, &*done.stdout), (2, ""), "{line}: {done:?}");
     }
-    assert!(!place.0.path().join("haul-data").exists());
+    assert!(!data_directory.0.path().join("haul-data").exists());
 }
 
 #[test]
 fn the_data_directory_is_that_of_the_flag_then_the_environment_then_the_configuration() {
-    let place = DataDirectory::new();
-    let directory = place.0.path();
+    let data_directory = DataDirectory::new();
+    let directory = data_directory.0.path();
     std::fs::write(
         directory.join("haul.toml"),
         "[server]\ndata = \"of-file\"\n",
@@ -339,7 +342,7 @@ async fn a_running_server_sees_what_the_commands_change() {
 
 #[test]
 fn check_config_accepts_every_file_that_comes_with_haul_and_prints_what_it_says() {
-    let place = DataDirectory::new();
+    let data_directory = DataDirectory::new();
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
     for file in config.read_dir().expect("a directory") {
         let file = file.expect("an entry").path();
@@ -349,12 +352,12 @@ fn check_config_accepts_every_file_that_comes_with_haul_and_prints_what_it_says(
         }
         let file = file.to_str().expect("UTF-8");
         let env = [("HAUL_LIMITS_SESSIONS", "7")];
-        let done = haul(place.0.path(), &env, &["check-config", file], "");
+        let done = haul(data_directory.0.path(), &env, &["check-config", file], "");
         assert_eq!(done.code, 0, "{done:?}");
         assert!(done.stdout.contains("\nsessions = 7\n"), "{}", done.stdout);
         assert_eq!(done.stderr, format!("{file}: the configuration is valid\n"));
         let done = haul(
-            place.0.path(),
+            data_directory.0.path(),
             &env,
             &["check-config", "--json", "-q", file],
             "",
@@ -368,11 +371,15 @@ fn check_config_accepts_every_file_that_comes_with_haul_and_prints_what_it_says(
 }
 
 #[test]
-fn check_config_says_what_is_wrong_and_where() {
-    let place = DataDirectory::new();
-    std::fs::write(place.0.path().join("haul.toml"), "[limits]\nsesions = 7\n").expect("written");
+fn check_config_reports_each_mistake_with_its_line() {
+    let data_directory = DataDirectory::new();
+    std::fs::write(
+        data_directory.0.path().join("haul.toml"),
+        "[limits]\nsesions = 7\n",
+    )
+    .expect("written");
     let wrong = |line: &str| {
-        let done = place.run(line, "");
+        let done = data_directory.run(line, "");
         assert_eq!((done.code, &*done.stdout), (2, ""), "{line}: {done:?}");
         done.stderr
     };
@@ -384,7 +391,7 @@ fn check_config_says_what_is_wrong_and_where() {
         "{message}"
     );
     let text = "[tls]\ncertificate = \"c.pem\"\nkey = \"k.pem\"\n[limits]\nsessions = 0\n";
-    std::fs::write(place.0.path().join("haul.toml"), text).expect("written");
+    std::fs::write(data_directory.0.path().join("haul.toml"), text).expect("written");
     let message = wrong("check-config haul.toml");
     let lines: Vec<_> = message.lines().collect();
     assert_eq!(
@@ -407,10 +414,10 @@ fn check_config_says_what_is_wrong_and_where() {
 
 #[test]
 fn check_config_lists_each_mistake_for_programs() {
-    let place = DataDirectory::new();
+    let data_directory = DataDirectory::new();
     let text = "[limits]\nsesions = 7\nsessions = 0\n";
-    std::fs::write(place.0.path().join("haul.toml"), text).expect("written");
-    let done = place.run("check-config --json haul.toml", "");
+    std::fs::write(data_directory.0.path().join("haul.toml"), text).expect("written");
+    let done = data_directory.run("check-config --json haul.toml", "");
     let object: Value = serde_json::from_str(&done.stderr).expect("JSON");
     let problems = object["problems"].as_array().expect("a list");
     let places: Vec<_> = problems
@@ -428,38 +435,42 @@ fn check_config_lists_each_mistake_for_programs() {
 
 #[tokio::test]
 async fn the_password_of_a_new_user_may_be_in_a_file() {
-    let place = DataDirectory::new();
-    std::fs::write(place.0.path().join("secret"), "hunter2 hunter2\nmore\n").expect("written");
-    place.ok("user add alice --password-file secret", "");
-    let accounts = place.accounts().await;
+    let data_directory = DataDirectory::new();
+    std::fs::write(
+        data_directory.0.path().join("secret"),
+        "hunter2 hunter2\nmore\n",
+    )
+    .expect("written");
+    data_directory.ok("user add alice --password-file secret", "");
+    let accounts = data_directory.accounts().await;
     let account = accounts
         .log_in_with_password("alice", "hunter2 hunter2")
         .await
         .expect("logs in");
     assert_eq!(account.name.as_str(), "alice");
-    place.ok("user remove alice --yes", "");
+    data_directory.ok("user remove alice --yes", "");
 }
 
 #[test]
-fn there_are_completions_for_every_common_shell() {
-    let place = DataDirectory::new();
+fn completions_exist_for_every_common_shell() {
+    let data_directory = DataDirectory::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let script = place.ok(&format!("completions {shell}"), "");
+        let script = data_directory.ok(&format!("completions {shell}"), "");
         assert!(script.contains("check-config"), "{shell}");
     }
 }
 
 #[test]
-fn a_number_of_files_is_a_whole_number_and_no_size() {
-    let place = DataDirectory::new();
-    place.ok("user add bob --files none", "hunter2 hunter2\n");
+fn a_number_of_files_is_not_a_size_with_a_unit() {
+    let data_directory = DataDirectory::new();
+    data_directory.ok("user add bob --files none", "hunter2 hunter2\n");
     for files in ["10GiB", "1k", "1.5", "-1"] {
         for line in [
             format!("user set bob --files={files}"),
             format!("user add eve --files={files}"),
             format!("folder add team --files={files}"),
         ] {
-            let done = place.run(&line, "hunter2 hunter2\n");
+            let done = data_directory.run(&line, "hunter2 hunter2\n");
             assert_eq!(done.code, 2, "{line}: {done:?}");
             assert!(
                 done.stderr.contains("a whole number of files"),
@@ -467,5 +478,5 @@ fn a_number_of_files_is_a_whole_number_and_no_size() {
             );
         }
     }
-    place.ok("user set bob --files=12", "");
+    data_directory.ok("user set bob --files=12", "");
 }

@@ -138,7 +138,7 @@ async fn administrators_do_not_lock_themselves_out() {
 }
 
 #[tokio::test]
-async fn a_token_of_an_administrator_gives_no_access_that_outlives_it() {
+async fn a_token_of_an_administrator_cannot_grant_lasting_access() {
     let (server, mut root) = start().await;
     server.add_admin("other").await;
     let made = root.ok(json!({"cmd": "token_add"})).await;
@@ -161,13 +161,13 @@ async fn a_token_of_an_administrator_gives_no_access_that_outlives_it() {
 }
 
 #[tokio::test]
-async fn of_two_administrators_who_demote_each_other_one_remains() {
+async fn of_two_administrators_that_demote_each_other_one_remains() {
     let (server, mut root) = start().await;
     server.add_admin("other").await;
     let mut other = server.log_in("other").await;
     root.ok(json!({"cmd": "user_set", "user": "other", "admin": false}))
         .await;
-    // At once, while the session still believes in its right.
+    // Immediately, while the session still has its cached right.
     for request in [
         json!({"cmd": "user_set", "user": "root", "admin": false}),
         json!({"cmd": "user_remove", "user": "root"}),
@@ -198,7 +198,7 @@ async fn only_administrators_manage_accounts() {
 }
 
 #[tokio::test]
-async fn a_value_that_cannot_be_is_refused_by_its_field() {
+async fn an_invalid_value_is_refused_with_its_field() {
     let (_server, mut root) = start().await;
     for (request, field) in [
         (

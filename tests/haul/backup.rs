@@ -1,4 +1,4 @@
-//! Back up and restore: what was there is there again, on another place of the disk.
+//! Backup and restore: the restored server has the same accounts, files and messages.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -25,7 +25,7 @@ fn back_up(data: &Path, to: &Path, more: &[&str]) -> Output {
     command.output().expect("it runs")
 }
 
-/// The line that a backup ends with.
+/// The last line of a backup's output.
 fn done(output: &Output) -> String {
     let (out, errors) = (text(&output.stdout), text(&output.stderr));
     assert_eq!((output.status.code(), &*errors), (Some(0), ""));
@@ -52,17 +52,17 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 struct Team {
-    place: tempfile::TempDir,
+    temp_dir: tempfile::TempDir,
     alice: String,
     bob: String,
     daemon: ServerProcess,
 }
 
 impl Team {
-    /// A server with users, a token each, a folder, files and messages.
+    /// A server with users that have tokens, a folder, files and messages.
     fn at_work() -> Self {
-        let place = tempfile::tempdir().expect("a directory");
-        let data = place.path().join("data");
+        let temp_dir = tempfile::tempdir().expect("a directory");
+        let data = temp_dir.path().join("data");
         operate(
             &data,
             "user add alice --quota 1GiB",
@@ -75,30 +75,30 @@ impl Team {
             ["alice", "bob"].map(|user| operate(&data, &format!("token add {user}"), ""));
         let daemon = ServerProcess::start_on(&data);
         let team = Self {
-            place,
+            temp_dir,
             alice,
             bob,
             daemon,
         };
-        let mut line = Team::log_in(&team.daemon, &team.alice);
-        line.ok(&json!({"cmd": "mkdir", "path": "deep/er", "parents": true}));
+        let mut client = Team::log_in(&team.daemon, &team.alice);
+        client.ok(&json!({"cmd": "mkdir", "path": "deep/er", "parents": true}));
         for (path, content) in [
             ("deep/er/file", "its content"),
             ("empty", ""),
             ("/team/shared", "ours"),
         ] {
             let request = json!({"path": path, "modified": "2001-02-03T04:05:06.789Z"});
-            let reply = line.put(request, content.as_bytes()).expect("alive");
+            let reply = client.put(request, content.as_bytes()).expect("alive");
             assert!(reply["ok"].is_object(), "{reply}");
         }
         for text in ["are you there?", "since when do you make backups?"] {
-            line.ok(&json!({"cmd": "say", "to": "bob", "text": text}));
+            client.ok(&json!({"cmd": "say", "to": "bob", "text": text}));
         }
         team
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.place.path().join(name)
+        self.temp_dir.path().join(name)
     }
 
     fn log_in(daemon: &ServerProcess, token: &str) -> BlockingSession {
@@ -107,7 +107,7 @@ impl Team {
 
     /// The state of alice's account and files, which a restored server must show as this one does.
     fn seen_by_alice(&self, daemon: &ServerProcess) -> Vec<Value> {
-        let mut line = Self::log_in(daemon, &self.alice);
+        let mut client = Self::log_in(daemon, &self.alice);
         let mut seen: Vec<_> = [
             json!({"cmd": "stat", "path": "deep/er/file"}),
             json!({"cmd": "stat", "path": "empty"}),
@@ -117,7 +117,7 @@ impl Team {
             json!({"cmd": "whoami"}),
         ]
         .iter()
-        .map(|request| line.ok(request))
+        .map(|request| client.ok(request))
         .collect();
         for one in &mut seen {
             one.as_object_mut().expect("an object").remove("session");
@@ -135,7 +135,7 @@ fn a_backup_of_a_busy_server_restores_completely() {
         before[0]["digest"].is_string(),
         "kept since the put: {before:?}"
     );
-    // One put is open all the time, others come and go.
+    // One put stays open all the time; others begin and end.
     let mut open = Team::log_in(&team.daemon, &team.bob);
     open.send(&json!({"id": 900, "cmd": "put", "path": "half", "size": 300_000}))
         .expect("alive");
@@ -143,30 +143,30 @@ fn a_backup_of_a_busy_server_restores_completely() {
     let stop = AtomicBool::new(false);
     let output = thread::scope(|scope| {
         scope.spawn(|| {
-            let mut line = Team::log_in(&team.daemon, &team.bob);
+            let mut client = Team::log_in(&team.daemon, &team.bob);
             for number in (0_u32..).take_while(|_| !stop.load(Ordering::Relaxed)) {
                 let content = vec![b'0' + u8::try_from(number % 10).expect("small"); 70_000];
                 let request = json!({"path": format!("busy-{}", number % 20)});
-                line.put(request, &content).expect("alive");
+                client.put(request, &content).expect("alive");
             }
         });
         let output = back_up(&data, &copy, &[]);
         stop.store(true, Ordering::Relaxed);
         output
     });
-    // Whether there was a quiet moment is chance.
+    // Whether the backup found an idle moment depends on timing.
     assert!(matches!(output.status.code(), Some(0 | 4)), "{output:?}");
-    let said = text(&output.stdout);
+    let stderr = text(&output.stdout);
     assert!(
-        said.starts_with("backed up 2 users, 1 folder and "),
-        "{said}"
+        stderr.starts_with("backed up 2 users, 1 folder and "),
+        "{stderr}"
     );
     assert!(
-        said.ends_with(&format!(" to {}\n", copy.display())),
-        "{said}"
+        stderr.ends_with(&format!(" to {}\n", copy.display())),
+        "{stderr}"
     );
-    let there = ["folders", "haul.db", "homes", "messages.db", "tls"];
-    assert_eq!(names(&copy), there);
+    let expected_names = ["folders", "haul.db", "homes", "messages.db", "tls"];
+    assert_eq!(names(&copy), expected_names);
     for (name, mode) in [
         ("", 0o700),
         ("haul.db", 0o600),
@@ -177,7 +177,7 @@ fn a_backup_of_a_busy_server_restores_completely() {
         assert_eq!(found.mode() & 0o777, mode, "{name}");
     }
 
-    // The backup does not touch uploads that are under way; they continue.
+    // The backup does not affect running uploads.
     open.send_data(900, &vec![7; 200_000]).expect("alive");
     open.send_end(900, &vec![7; 300_000]).expect("alive");
     let reply = open.final_reply().expect("alive");
@@ -186,7 +186,7 @@ fn a_backup_of_a_busy_server_restores_completely() {
     let restored = ServerProcess::start_on(&copy);
     assert_eq!(restored.fingerprint(), team.daemon.fingerprint());
     let mut started = restored.started.iter();
-    assert!(started.all(|line| line["event"] != "admin_made"));
+    assert!(started.all(|client| client["event"] != "admin_made"));
     assert_eq!(team.seen_by_alice(&restored), before);
     let login = json!({"cmd": "login", "user": "bob", "password": PASSWORD});
     let mut bob = BlockingSession::log_in_with(&restored.address, &login).expect("a session");
@@ -200,7 +200,7 @@ fn a_backup_of_a_busy_server_restores_completely() {
         let content = fs::read(copy.join("homes/bob").join(name)).expect("there");
         assert_eq!(content.len(), 70_000, "{name}");
         assert!(content.iter().all(|byte| *byte == content[0]), "{name}");
-        // The digest that came along is of this content, or reading it would fail.
+        // The stored digest matches the content, otherwise the read would fail.
         let hash = bob.ok(&json!({"cmd": "hash", "path": name}));
         let expected = format!("blake3:{}", blake3::hash(&content).to_hex());
         assert_eq!(hash["digest"], expected, "{name}");
@@ -231,15 +231,15 @@ fn an_open_offer_can_be_accepted_after_a_restore() {
 }
 
 #[test]
-fn a_server_that_is_stopped_can_be_backed_up_too_and_each_time_to_a_new_place() {
+fn a_stopped_server_can_be_backed_up_repeatedly_to_new_directories() {
     let team = Team::at_work();
     let (data, copy) = (team.daemon.data().to_owned(), team.path("copy"));
-    let (place, before) = (
-        team.place.path().to_owned(),
+    let (temp_dir, before) = (
+        team.temp_dir.path().to_owned(),
         team.seen_by_alice(&team.daemon),
     );
     let Team {
-        place: kept,
+        temp_dir: kept,
         daemon,
         alice,
         bob,
@@ -277,15 +277,15 @@ fn a_server_that_is_stopped_can_be_backed_up_too_and_each_time_to_a_new_place() 
     let expected = "it is not empty; name a new directory for each backup";
     assert!(message.contains(expected), "{message}");
 
-    let nothing = back_up(&place.join("nothing"), &place.join("other"), &[]);
+    let nothing = back_up(&temp_dir.join("nothing"), &temp_dir.join("other"), &[]);
     let message = text(&nothing.stderr);
     assert_eq!(nothing.status.code(), Some(1), "{message}");
     assert!(message.contains("has no accounts"), "{message}");
-    assert!(!place.join("other").exists());
+    assert!(!temp_dir.join("other").exists());
 
     let daemon = ServerProcess::start_on(&copy);
     let restored = Team {
-        place: kept,
+        temp_dir: kept,
         alice,
         bob,
         daemon,
@@ -293,7 +293,7 @@ fn a_server_that_is_stopped_can_be_backed_up_too_and_each_time_to_a_new_place() 
     assert_eq!(restored.seen_by_alice(&restored.daemon), before);
 }
 
-/// Backs up while the system `calls` on `file` fail.
+/// Makes a backup while the system `calls` on `file` fail.
 fn back_up_failing(calls: &str, file: &Path, data: &Path, to: &Path) -> (Option<i32>, String) {
     let mut command = Command::new("strace");
     command.args(["-f", "-o", "/dev/null", "-e"]);
@@ -306,29 +306,29 @@ fn back_up_failing(calls: &str, file: &Path, data: &Path, to: &Path) -> (Option<
 }
 
 #[test]
-fn a_disk_that_fails_to_write_ends_a_backup_and_one_that_fails_to_read_leaves_a_file_out() {
+fn a_failed_write_ends_a_backup_and_a_failed_read_omits_the_file() {
     if !requirements::program("strace", "-V", "backup::a_disk_that_fails") {
         return;
     }
     let team = Team::at_work();
     let data = team.daemon.data().to_owned();
     let file = data.join("homes/alice/deep/er/file");
-    // What cannot be copied can be read all the same: so it could not be written.
+    // The file can be read, so the failure was in the write.
     let copy = team.path("copy");
-    let (code, said) = back_up_failing("copy_file_range,sendfile", &file, &data, &copy);
-    assert_eq!((code, said.lines().count()), (Some(1), 1), "{said}");
+    let (code, stderr) = back_up_failing("copy_file_range,sendfile", &file, &data, &copy);
+    assert_eq!((code, stderr.lines().count()), (Some(1), 1), "{stderr}");
     assert!(
-        said.contains("homes/alice/deep/er/file: cannot write the copy: "),
-        "{said}"
+        stderr.contains("homes/alice/deep/er/file: cannot write the copy: "),
+        "{stderr}"
     );
     assert!(!copy.join("haul.db").exists());
     let copy = team.path("another");
-    let (code, said) =
+    let (code, stderr) =
         back_up_failing("copy_file_range,sendfile,read,pread64", &file, &data, &copy);
-    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(code, Some(1), "{stderr}");
     assert!(
-        said.contains("cannot back up homes/alice/deep/er/file: "),
-        "{said}"
+        stderr.contains("cannot back up homes/alice/deep/er/file: "),
+        "{stderr}"
     );
     assert!(copy.join("haul.db").exists());
     assert!(copy.join("folders/team/shared").exists());
@@ -336,7 +336,7 @@ fn a_disk_that_fails_to_write_ends_a_backup_and_one_that_fails_to_read_leaves_a_
 }
 
 #[test]
-fn a_backup_that_is_not_whole_holds_no_accounts() {
+fn an_incomplete_backup_has_no_accounts() {
     let team = Team::at_work();
     let data = team.daemon.data().to_owned();
     let copy = team.path("copy");
@@ -354,15 +354,15 @@ fn a_backup_that_is_not_whole_holds_no_accounts() {
     );
     assert!(message.contains("messages"), "{message}");
     assert!(!copy.join("haul.db").exists());
-    // Nobody gets the files of another by a new account of that name.
+    // A new account must not get the files of an old account with its name.
     fs::write(copy.join("haul.db.unfinished"), "").expect("written");
     let started = haul()
         .args(["serve", "--listen", "127.0.0.1:0", "--data"])
         .arg(&copy)
         .output()
         .expect("it runs");
-    let said = text(&started.stderr);
-    assert_eq!(started.status.code(), Some(1), "{said}");
-    assert!(said.contains("is an incomplete backup"), "{said}");
+    let stdout = text(&started.stderr);
+    assert_eq!(started.status.code(), Some(1), "{stdout}");
+    assert!(stdout.contains("is an incomplete backup"), "{stdout}");
     assert!(!copy.join("haul.db").exists());
 }

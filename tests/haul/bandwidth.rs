@@ -1,24 +1,24 @@
-//! The bandwidth of a user: what moves files waits for it, and nothing else does.
+//! The bandwidth limit of a user: transfers wait for it, other requests do not.
 
 use haul::config::Config;
 use serde_json::json;
 
 use crate::harness::{Received, TestServer, control, data};
 
-/// A rate so low that no transfer of a test ends.
+/// A rate so low that no transfer ends during a test.
 fn lowest_rate(config: &mut Config) {
     config.limits.bandwidth_per_user = Some(1024);
 }
 
 #[tokio::test]
-async fn a_download_that_waits_keeps_nothing_else_waiting_and_can_be_cancelled() {
+async fn a_throttled_download_delays_nothing_else_and_can_be_cancelled() {
     let server = TestServer::start_with(lowest_rate).await;
     let mut alice = server.log_in("alice").await;
     std::fs::write(server.home("alice").join("a"), vec![b'a'; 8 << 20]).expect("written");
     let mut bytes = control(&json!({"id": 1, "cmd": "get", "path": "a"}));
     bytes.extend(control(&json!({"id": 2, "cmd": "get", "path": "a"})));
     alice.send_bytes(&bytes).await;
-    // One chunk passes, and is paid for in two minutes.
+    // One chunk passes, and uses up the bandwidth of two minutes.
     let (mut begun, mut stream) = (0, None);
     while begun < 2 || stream.is_none() {
         match alice.receive().await {
@@ -46,12 +46,12 @@ async fn a_download_that_waits_keeps_nothing_else_waiting_and_can_be_cancelled()
 }
 
 #[tokio::test]
-async fn an_upload_that_waits_in_one_session_waits_for_the_other_and_can_be_cancelled() {
+async fn uploads_of_two_sessions_share_the_bandwidth_and_can_be_cancelled() {
     let server = TestServer::start_with(lowest_rate).await;
     let mut first = server.log_in("alice").await;
     let mut second = server.log_in("alice").await;
-    let whole = first.put("whole", &vec![b'w'; 100_000]).await;
-    assert!(whole["ok"].is_object(), "the first chunk passes: {whole}");
+    let stored = first.put("whole", &vec![b'w'; 100_000]).await;
+    assert!(stored["ok"].is_object(), "the first chunk passes: {stored}");
     let mut bytes = control(&json!({"id": 4, "cmd": "put", "path": "a", "size": 100_000}));
     bytes.extend(data(4, &vec![b'a'; 100_000]));
     bytes.extend(control(&json!({"id": 4, "cmd": "end"})));

@@ -1,4 +1,4 @@
-//! `haul bench`: what it says, and what it leaves behind.
+//! `haul bench`: its output, and the removal of its files.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::command_line::{Person, run};
 use crate::harness::{PASSWORD, TestServer, soon};
 
-/// Someone who measures for a second, with the password in the environment.
+/// A measurement of one second, with the password in the environment.
 fn measuring(server: &TestServer, person: &Person, args: &[&str]) -> std::process::Command {
     let mut command = person.command(&["bench", "--seconds", "1"]);
     command
@@ -32,7 +32,7 @@ fn entries(directory: &Path) -> usize {
 }
 
 #[tokio::test]
-async fn a_measurement_says_how_fast_the_line_is_and_leaves_nothing_behind() {
+async fn a_measurement_reports_the_throughput_and_leaves_no_file() {
     let person = person();
     let server = TestServer::start().await;
     let (output, stdout) = run(measuring(&server, &person, &["--json"]), "").await;
@@ -52,7 +52,7 @@ async fn a_measurement_says_how_fast_the_line_is_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn for_a_person_it_is_a_short_table() {
+async fn the_output_for_people_is_a_short_table() {
     let person = person();
     let server = TestServer::start().await;
     let (output, stdout) = run(measuring(&server, &person, &[]), "").await;
@@ -65,7 +65,7 @@ async fn for_a_person_it_is_a_short_table() {
 }
 
 #[tokio::test]
-async fn a_small_quota_makes_the_file_small_and_one_that_is_full_is_said() {
+async fn a_small_quota_limits_the_test_file_and_a_full_one_is_reported() {
     let person = person();
     let server = TestServer::start().await;
     let limits = |bytes| SpaceLimits {
@@ -81,27 +81,27 @@ async fn a_small_quota_makes_the_file_small_and_one_that_is_full_is_said() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let measured: Value = serde_json::from_str(&stdout).expect("one JSON object");
     assert!(measured["up"]["bytes"].as_u64() <= Some(256 * 1024));
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
-        said.contains("the free space limited the file to"),
-        "{said}"
+        stderr.contains("the free space limited the file to"),
+        "{stderr}"
     );
     let mut command = measuring(&server, &person, &[]);
     command.env("HAUL_SERVER", url("full"));
     let (output, stdout) = run(command, "").await;
     assert_eq!((output.status.code(), &*stdout), (Some(1), ""));
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(
-        said.contains("your home has 97.7 KiB of free space"),
-        "{said}"
+        stderr.contains("your home has 97.7 KiB of free space"),
+        "{stderr}"
     );
 }
 
 #[tokio::test]
-async fn an_interrupted_measurement_leaves_nothing_behind_either() {
+async fn an_interrupted_measurement_leaves_no_file() {
     let person = person();
     let server = TestServer::start_with(|config| {
-        // Slow enough to be in the midst of it.
+        // Slow enough to be interrupted during the measurement.
         config.limits.bandwidth_per_user = Some(512 * 1024);
     })
     .await;

@@ -1,5 +1,5 @@
-//! A raw client on a blocking socket, for threads whose server may die under them: that the
-//! connection is gone is a value here. It knows nothing of haul's code.
+//! A raw client on a blocking socket, for threads whose server may be killed: a lost connection is
+//! a value here. It shares no code with haul.
 
 use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -16,7 +16,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 pub(crate) struct BlockingSession {
     reader: BufReader<TcpStream>,
     writer: TcpStream,
-    /// A put that goes on beside all else. It may be refused at any time, which nobody waits for.
+    /// The id of a put that runs in the background. It may be refused at any time; its refusal is
+    /// ignored.
     pub(crate) beside: Option<u64>,
 }
 
@@ -24,7 +25,7 @@ pub(crate) struct BlockingSession {
 #[derive(Debug)]
 pub(crate) struct UploadOffer {
     pub(crate) upload: String,
-    /// So many bytes.
+    /// The number of bytes.
     pub(crate) offset: usize,
     /// Their digest.
     pub(crate) prefix: Option<String>,
@@ -60,7 +61,7 @@ impl BlockingSession {
         Ok(line)
     }
 
-    /// Where the server is.
+    /// The address of the server.
     pub(crate) fn peer(&self) -> String {
         self.writer.peer_addr().expect("connected").to_string()
     }
@@ -75,7 +76,7 @@ impl BlockingSession {
         alive(self.writer.write_all(&data(stream, chunk)))
     }
 
-    /// The next frame that is no event, and no refusal of the put beside.
+    /// The next frame that is neither an event nor a refusal of the background put.
     pub(crate) fn receive(&mut self) -> io::Result<ReceivedFrame> {
         loop {
             match self.receive_any()? {
@@ -121,26 +122,26 @@ impl BlockingSession {
         }
     }
 
-    /// Sends a request and takes its final reply.
+    /// Sends a request and returns its final reply.
     pub(crate) fn call(&mut self, request: &Value) -> io::Result<Value> {
         self.send(request)?;
         self.final_reply()
     }
 
-    /// Sends a request that must succeed, to a server that must live; what `ok` holds.
+    /// Sends a request that must succeed, to a server that must be running; returns `ok`.
     pub(crate) fn ok(&mut self, request: &Value) -> Value {
         let mut reply = self.call(request).expect("the server lives");
         assert!(reply["ok"].is_object(), "{request} was answered {reply}");
         reply["ok"].take()
     }
 
-    /// Says that all of `content` has been sent.
+    /// Sends the `end` of an upload of `content`.
     pub(crate) fn send_end(&mut self, id: u32, content: &[u8]) -> io::Result<()> {
         let digest = format!("blake3:{}", blake3::hash(content).to_hex());
         self.send(&json!({"id": id, "cmd": "end", "digest": digest}))
     }
 
-    /// Puts a whole file; the final reply.
+    /// Puts a complete file; returns the final reply.
     pub(crate) fn put(&mut self, mut request: Value, content: &[u8]) -> io::Result<Value> {
         request["id"] = json!(900);
         request["cmd"] = json!("put");
@@ -148,7 +149,7 @@ impl BlockingSession {
         self.send_from(0, content)
     }
 
-    /// Goes on with an upload of `content` that was cut off; the final reply.
+    /// Resumes an interrupted upload of `content`; returns the final reply.
     pub(crate) fn go_on(&mut self, mut request: Value, content: &[u8]) -> io::Result<Value> {
         request["id"] = json!(900);
         request["cmd"] = json!("put");
@@ -187,7 +188,7 @@ impl BlockingSession {
         }))
     }
 
-    /// Gets a whole file; its bytes and the final reply.
+    /// Gets a complete file; returns its bytes and the final reply.
     pub(crate) fn get(&mut self, path: &str) -> io::Result<(Vec<u8>, Value)> {
         self.send(&json!({"id": 901, "cmd": "get", "path": path}))?;
         let mut content = Vec::new();
@@ -201,7 +202,7 @@ impl BlockingSession {
     }
 }
 
-/// A server that is gone is a value, one that hangs is a failure.
+/// A lost connection is a value; a server that hangs is a failure.
 fn alive<T>(result: io::Result<T>) -> io::Result<T> {
     if let Err(error) = &result {
         let hangs = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);

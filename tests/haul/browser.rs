@@ -1,4 +1,4 @@
-//! A headless Chromium, driven as people's tools drive it: by `WebDriver`.
+//! A headless Chromium, driven by `WebDriver`.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::requirements;
 
-/// No test waits longer than this for what a page does.
+/// The longest time that a test waits for a page.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The headers that restrict a browser to the page's own resources.
@@ -30,13 +30,13 @@ const SWITCHES: [&str; 12] = [
     "--no-proxy-server",
 ];
 
-/// One after the other: each takes hundreds of megabytes, and all the cores.
+/// Browsers run one at a time, because each needs hundreds of megabytes and all cores.
 static TURN: Mutex<()> = Mutex::new(());
 
 /// A browser with one page. It ends when it is dropped.
 pub(crate) struct Browser {
     driver: Child,
-    /// Held, so that the driver can go on saying things.
+    /// Kept open, so that the driver can write to it.
     _said: BufReader<ChildStdout>,
     port: u16,
     session: String,
@@ -45,7 +45,7 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// Nothing where there is no Chromium, which is then said for `test`.
+    /// `None` without Chromium; then reports that `test` is skipped.
     pub(crate) fn start(test: &str) -> Option<Self> {
         let test = format!("status_page::{test}");
         if !requirements::program("chromium", "--version", &test)
@@ -60,15 +60,15 @@ impl Browser {
             .stderr(Stdio::null())
             .spawn()
             .expect("the driver starts");
-        let mut said = BufReader::new(driver.stdout.take().expect("piped"));
-        let place = tempfile::tempdir().expect("a temporary directory");
-        let profile = format!("--user-data-dir={}", place.path().display());
+        let mut stdout = BufReader::new(driver.stdout.take().expect("piped"));
+        let temp_dir = tempfile::tempdir().expect("a temporary directory");
+        let profile = format!("--user-data-dir={}", temp_dir.path().display());
         let mut browser = Self {
-            port: port_of(&mut said),
+            port: port_of(&mut stdout),
             driver,
-            _said: said,
+            _said: stdout,
             session: String::new(),
-            _profile: place,
+            _profile: temp_dir,
             _turn: turn,
         };
         let switches: Vec<_> = SWITCHES.into_iter().chain([&*profile]).collect();
@@ -82,7 +82,7 @@ impl Browser {
         Some(browser)
     }
 
-    /// Goes to a page.
+    /// Opens a page.
     pub(crate) fn open(&self, url: &str) {
         self.post("/url", &json!({"url": url}));
     }
@@ -111,7 +111,7 @@ impl Browser {
         self.tool("Emulation.setDeviceMetricsOverride", &size);
     }
 
-    /// Whether its user prefers `light` or `dark`.
+    /// Sets the preferred colour scheme: `light` or `dark`.
     pub(crate) fn prefer(&self, scheme: &str) {
         let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);
         self.tool("Emulation.setEmulatedMedia", &json!({"features": features}));
@@ -123,7 +123,7 @@ impl Browser {
         log.as_array().expect("a list").clone()
     }
 
-    /// The addresses of all that its page has asked for.
+    /// The addresses of all requests of its page.
     pub(crate) fn requests(&self) -> Vec<String> {
         let log = self.post("/se/log", &json!({"type": "performance"}));
         let lines = log.as_array().expect("a list").iter();
@@ -137,7 +137,7 @@ impl Browser {
             .collect()
     }
 
-    /// A command of the browser's own tools.
+    /// A command of the `DevTools` protocol.
     fn tool(&self, command: &str, parameters: &Value) {
         let command = json!({"cmd": command, "params": parameters});
         self.post("/goog/cdp/execute", &command);
@@ -153,7 +153,7 @@ impl Browser {
         answer["value"].clone()
     }
 
-    /// The status and what came with it.
+    /// The status and the body of the response.
     fn ask(&self, method: &str, path: &str, body: &Value) -> std::io::Result<(String, Value)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -189,7 +189,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // This ends the browser, which the end of the driver would not.
+        // Ending the driver alone would not end the browser.
         if !self.session.is_empty() {
             let _ = self.ask("DELETE", &format!("/session/{}", self.session), &json!({}));
         }
@@ -198,10 +198,10 @@ impl Drop for Browser {
     }
 }
 
-/// The port that the driver says it has.
-fn port_of(said: &mut impl BufRead) -> u16 {
+/// The port that the driver reports.
+fn port_of(stdout: &mut impl BufRead) -> u16 {
     let mut line = String::new();
-    while said.read_line(&mut line).expect("text") > 0 {
+    while stdout.read_line(&mut line).expect("text") > 0 {
         if let Some((_, port)) = line.split_once("successfully on port ") {
             let port = port.trim().trim_end_matches('.');
             return port.parse().expect("a number");

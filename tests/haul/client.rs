@@ -23,7 +23,7 @@ pub(crate) async fn log_in(server: &TestServer, user: &str) -> Client {
     client
 }
 
-/// The files of a directory with their content, by path.
+/// The files below a directory with their content, sorted by path.
 fn files(directory: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<_> = walkdir::WalkDir::new(directory)
         .into_iter()
@@ -59,10 +59,10 @@ async fn up_and_down(client: &Client, original: &Path, back: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tree_goes_up_and_comes_down_the_same() {
+async fn a_tree_is_uploaded_and_downloaded_unchanged() {
     let server = TestServer::start().await;
-    let place = tempfile::tempdir().expect("a directory");
-    let original = place.path().join("original");
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let original = temp_dir.path().join("original");
     fs::create_dir_all(original.join("a/b/empty")).expect("made");
     fs::write(original.join("a/zero"), "").expect("written");
     fs::write(original.join("a/b/one chunk"), vec![1; SHORT_CHUNK_BYTES]).expect("written");
@@ -71,31 +71,31 @@ async fn a_tree_goes_up_and_comes_down_the_same() {
         fs::write(original.join(format!("a/{number}")), number.to_string()).expect("written");
     }
     let client = log_in(&server, "alice").await;
-    let back = place.path().join("back");
+    let back = temp_dir.path().join("back");
     up_and_down(&client, &original, &back).await;
     assert!(back.join("a/b/empty").is_dir());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_moves_more_at_once_than_the_server_does_waits_and_is_not_stuck() {
+async fn a_client_with_more_transfers_than_the_server_allows_waits_without_deadlock() {
     let server = TestServer::start_with(|config| {
         config.limits.transfers = 2;
         config.limits.requests = 4;
     })
     .await;
-    let place = tempfile::tempdir().expect("a directory");
-    let original = place.path().join("original");
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let original = temp_dir.path().join("original");
     fs::create_dir(&original).expect("made");
     for number in 0..40_u8 {
         let content = vec![number; 2 * SHORT_CHUNK_BYTES];
         fs::write(original.join(number.to_string()), content).expect("written");
     }
     let client = log_in(&server, "alice").await;
-    up_and_down(&client, &original, &place.path().join("back")).await;
+    up_and_down(&client, &original, &temp_dir.path().join("back")).await;
 }
 
 #[tokio::test]
-async fn downloads_that_nobody_wants_do_not_hold_up_the_session() {
+async fn abandoned_downloads_do_not_block_the_session() {
     let server = TestServer::start().await;
     let client = log_in(&server, "alice").await;
     let mut upload = client
@@ -117,16 +117,16 @@ async fn downloads_that_nobody_wants_do_not_hold_up_the_session() {
         assert!(download.chunk().await.is_some());
     }
     assert_eq!(client.pwd().await.expect("answered"), "/");
-    let whole = client
+    let content = client
         .get("large", GetOptions::default())
         .await
         .expect("begun");
-    let reply = whole.finish().await.expect("whole");
+    let reply = content.finish().await.expect("whole");
     assert_eq!(reply.size, 40 * SHORT_CHUNK_BYTES as u64);
 }
 
 #[tokio::test]
-async fn the_rest_of_a_download_is_checked_against_the_whole_file() {
+async fn the_remainder_of_a_download_is_verified_against_the_complete_file() {
     let server = TestServer::start().await;
     let client = log_in(&server, "alice").await;
     let mut upload = client.put("a", PutOptions::default()).await.expect("begun");
@@ -150,7 +150,7 @@ async fn the_rest_of_a_download_is_checked_against_the_whole_file() {
 }
 
 #[tokio::test]
-async fn an_upload_over_the_quota_ends_with_the_reason_and_the_session_lives() {
+async fn an_upload_over_the_quota_fails_with_the_reason_and_the_session_continues() {
     let server = TestServer::start().await;
     let limits = SpaceLimits {
         bytes: Some(SHORT_CHUNK_BYTES as u64),
@@ -172,7 +172,7 @@ async fn an_upload_over_the_quota_ends_with_the_reason_and_the_session_lives() {
 }
 
 #[tokio::test]
-async fn a_server_that_stops_is_the_reason_that_calls_fail_with() {
+async fn calls_on_a_stopped_server_fail_with_that_reason() {
     let server = TestServer::start().await;
     let client = log_in(&server, "alice").await;
     server.stop().await;
@@ -188,7 +188,7 @@ async fn a_server_that_stops_is_the_reason_that_calls_fail_with() {
 }
 
 #[tokio::test]
-async fn a_large_directory_is_listed_whole_over_many_pages() {
+async fn a_large_directory_is_listed_completely_over_many_pages() {
     let server = TestServer::start().await;
     let client = log_in(&server, "alice").await;
     client.mkdir("many", false).await.expect("made");

@@ -1,4 +1,4 @@
-//! The program as people and scripts use it, against a server.
+//! The program with a server, as people and scripts use it.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -20,12 +20,12 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::daemon::{Watchdog, haul};
 use crate::harness::{PASSWORD, TestServer};
 
-/// For a process that has nothing left to do.
+/// The longest time that a process may take to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Someone who works in a directory of their own, with settings of their own.
+/// A user of the program, with their own directory and settings.
 pub(crate) struct Person {
-    pub(crate) place: TempDir,
+    pub(crate) temp_dir: TempDir,
     pub(crate) url: String,
 }
 
@@ -36,12 +36,12 @@ impl Person {
 
     pub(crate) fn for_url(url: String) -> Self {
         Self {
-            place: tempfile::tempdir().expect("a directory"),
+            temp_dir: tempfile::tempdir().expect("a directory"),
             url,
         }
     }
 
-    /// Someone whom `haul connect` has logged in.
+    /// A user that `haul connect` has logged in.
     pub(crate) async fn connected(server: &TestServer) -> Self {
         let person = Self::for_server(server);
         let (output, _) = person
@@ -52,7 +52,7 @@ impl Person {
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.place.path().join("work").join(name)
+        self.temp_dir.path().join("work").join(name)
     }
 
     pub(crate) fn write(&self, name: &str, content: &str) {
@@ -66,14 +66,14 @@ impl Person {
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> std::process::Command {
-        let work = self.place.path().join("work");
+        let work = self.temp_dir.path().join("work");
         fs::create_dir_all(&work).expect("made");
         let mut command = haul();
         command
             .args(args)
             .current_dir(work)
-            .env("XDG_CONFIG_HOME", self.place.path().join("config"))
-            .env("XDG_STATE_HOME", self.place.path().join("state"))
+            .env("XDG_CONFIG_HOME", self.temp_dir.path().join("config"))
+            .env("XDG_STATE_HOME", self.temp_dir.path().join("state"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -93,7 +93,7 @@ impl Person {
         run(command, input).await
     }
 
-    /// Runs the program, and expects this exit code; returns what it printed and said.
+    /// Runs the program, and expects this exit code; returns standard output and standard error.
     pub(crate) async fn types(&self, args: &[&str], code: i32) -> (String, String) {
         let (output, stdout) = run(self.command(args), "").await;
         let stderr = String::from_utf8(output.stderr).expect("text");
@@ -119,10 +119,10 @@ pub(crate) async fn run(mut command: std::process::Command, input: &str) -> (Out
 }
 
 #[tokio::test]
-async fn connect_remembers_the_login_where_nobody_else_can_read_it() {
+async fn connect_saves_the_login_in_a_private_file() {
     let server = TestServer::start().await;
     let person = Person::connected(&server).await;
-    let file = person.place.path().join("config/haul/servers.toml");
+    let file = person.temp_dir.path().join("config/haul/servers.toml");
     let mode = fs::metadata(file).expect("there").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let (whoami, _) = person.types(&["--json", "whoami"], 0).await;
@@ -131,7 +131,7 @@ async fn connect_remembers_the_login_where_nobody_else_can_read_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_that_connect_at_once_are_all_remembered() {
+async fn logins_of_simultaneous_connects_are_all_saved() {
     let server = TestServer::start().await;
     let users = ["u0", "u1", "u2", "u3", "u4", "u5"];
     for user in users {
@@ -146,7 +146,7 @@ async fn clients_that_connect_at_once_are_all_remembered() {
     for (output, _) in futures::future::join_all(connecting).await {
         assert_eq!(output.status.code(), Some(0), "{output:?}");
     }
-    let file = person.place.path().join("config/haul/servers.toml");
+    let file = person.temp_dir.path().join("config/haul/servers.toml");
     let text = fs::read_to_string(file).expect("there");
     for user in users {
         assert!(text.contains(&format!("{user}@")), "{text}");
@@ -154,10 +154,10 @@ async fn clients_that_connect_at_once_are_all_remembered() {
 }
 
 #[tokio::test]
-async fn a_damaged_file_of_the_client_is_named_and_not_replaced() {
+async fn a_damaged_file_of_profiles_is_named_and_not_replaced() {
     let server = TestServer::start().await;
     let person = Person::connected(&server).await;
-    let file = person.place.path().join("config/haul/servers.toml");
+    let file = person.temp_dir.path().join("config/haul/servers.toml");
     fs::write(&file, "server = 1\nlogins = \"hunter2\"\n").expect("written");
     let (output, _) = person
         .type_with(&[&*person.url.clone()], "connect", "")
@@ -192,7 +192,7 @@ async fn a_file_whose_name_cannot_be_stored_is_a_failure_of_put() {
 }
 
 #[tokio::test]
-async fn connect_with_ask_remembers_no_password() {
+async fn connect_with_ask_saves_no_password() {
     let server = TestServer::start().await;
     let person = Person::for_server(&server);
     let (output, _) = person
@@ -207,7 +207,7 @@ async fn connect_with_ask_remembers_no_password() {
 }
 
 #[tokio::test]
-async fn each_ending_has_its_exit_code_and_one_line() {
+async fn each_failure_has_its_exit_code_and_one_line() {
     let server = TestServer::start().await;
     let person = Person::connected(&server).await;
     let tls = format!("haul://alice@{}", server.address);
@@ -249,7 +249,7 @@ async fn each_ending_has_its_exit_code_and_one_line() {
 }
 
 #[tokio::test]
-async fn pipes_work_both_ways() {
+async fn get_and_put_work_with_pipes() {
     let server = TestServer::start().await;
     let person = Person::connected(&server).await;
     let (output, _) = person
@@ -261,7 +261,7 @@ async fn pipes_work_both_ways() {
 }
 
 #[tokio::test]
-async fn json_is_one_object_a_line() {
+async fn json_output_is_one_object_per_line() {
     let server = TestServer::start().await;
     let person = Person::connected(&server).await;
     person.write("d/a", "A");
@@ -282,7 +282,7 @@ async fn json_is_one_object_a_line() {
     );
 }
 
-/// Waits for a process that is to end soon; one that hangs is a failure and goes away.
+/// Waits for a process that must end soon; one that hangs is killed, and the test fails.
 async fn ends(mut process: Child) -> ExitStatus {
     let id = Pid::from_child(&process);
     let mut waiting = tokio::task::spawn_blocking(move || process.wait());
@@ -301,7 +301,7 @@ fn names(directory: &Path) -> BTreeSet<OsString> {
         .collect()
 }
 
-/// Unfinished files at and below a directory.
+/// The number of unfinished files below a directory.
 fn parts(directory: &Path) -> usize {
     walkdir::WalkDir::new(directory)
         .into_iter()
@@ -311,7 +311,7 @@ fn parts(directory: &Path) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_transfer_ends_in_peace_when_nobody_reads_its_results_any_more() {
+async fn a_transfer_whose_output_is_closed_ends_without_a_message() {
     let server = TestServer::start().await;
     let person = Person::connected(&server).await;
     for number in 0..600 {
@@ -323,25 +323,26 @@ async fn a_transfer_ends_in_peace_when_nobody_reads_its_results_any_more() {
         &["--json", "get", "many", "back"],
         &["get", "-v", "many", "once more"],
     ] {
-        // Closed before anything can be written to it.
+        // The pipe is closed before the program can write to it.
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);
         let mut command = person.command(args);
         let mut process = command.stdout(writer).spawn().expect("started");
         let mut stderr = process.stderr.take().expect("piped");
-        // It has stopped in the middle, which is no success.
+        // The program has not completed the transfer, so it fails.
         assert_eq!(ends(process).await.code(), Some(1), "{args:?}");
-        let mut said = String::new();
-        stderr.read_to_string(&mut said).expect("text");
-        assert_eq!(said, "", "{args:?}");
+        let mut errors = String::new();
+        stderr.read_to_string(&mut errors).expect("text");
+        assert_eq!(errors, "", "{args:?}");
     }
-    assert_eq!(parts(person.place.path()), 0);
+    assert_eq!(parts(person.temp_dir.path()), 0);
     while server.staged() > 0 {
         tokio::task::yield_now().await;
     }
 }
 
-/// A way to the server that ends after so many bytes from it, without a word.
+/// A proxy that stops forwarding after `bytes` bytes from the server, and keeps the connection
+/// open.
 async fn stalling_after(server: &TestServer, bytes: u64) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -388,19 +389,19 @@ async fn an_interrupted_get_of_a_directory_leaves_part_files_only_and_exits_with
         let mut process = command.spawn().expect("started");
         let mut stdin = process.stdin.take().expect("piped");
         stdin.write_all(script.as_bytes()).expect("read");
-        while parts(person.place.path()) < 2 {
+        while parts(person.temp_dir.path()) < 2 {
             tokio::task::yield_now().await;
         }
         kill_process(Pid::from_child(&process), Signal::INT).expect("it runs");
         assert_eq!(ends(process).await.code(), Some(130), "{args:?}");
         let left = names(&person.path("large"));
-        assert_eq!(left.len(), parts(person.place.path()), "{left:?}");
+        assert_eq!(left.len(), parts(person.temp_dir.path()), "{left:?}");
         fs::remove_dir_all(person.path("large")).expect("removed");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_get_is_continued_by_the_next_get_and_a_live_get_keeps_its_own() {
+async fn the_next_get_resumes_a_killed_one_and_leaves_files_of_a_running_one_alone() {
     let server = TestServer::start().await;
     let person = Person::connected(&server).await;
     let home = server.home("alice");
@@ -420,12 +421,12 @@ async fn a_killed_get_is_continued_by_the_next_get_and_a_live_get_keeps_its_own(
         command.spawn().expect("started")
     };
     let mut killed = begin(&["get", "large", "alone", "."]);
-    while parts(person.place.path()) < 3 {
+    while parts(person.temp_dir.path()) < 3 {
         tokio::task::yield_now().await;
     }
     killed.kill().expect("it runs");
     assert_eq!(ends(killed).await.code(), None);
-    assert_eq!(parts(person.place.path()), 3);
+    assert_eq!(parts(person.temp_dir.path()), 3);
     let stale = names(&person.path("large"));
     let live = begin(&["get", "large/a", "large/live"]);
     while names(&person.path("large")).is_subset(&stale) {
@@ -434,14 +435,15 @@ async fn a_killed_get_is_continued_by_the_next_get_and_a_live_get_keeps_its_own(
     person
         .types(&["get", "large/b", "small", "-t", "large"], 0)
         .await;
-    // That of large/live is being written; that of large/a is kept if the server had begun to send it.
+    // The part file of large/live is being written; that of large/a exists if the server had begun
+    // to send it.
     assert!((1..=2).contains(&parts(&person.path("large"))));
     person.types(&["get", "large", "alone", "."], 0).await;
-    assert_eq!(parts(person.place.path()), 1);
+    assert_eq!(parts(person.temp_dir.path()), 1);
     kill_process(Pid::from_child(&live), Signal::INT).expect("it runs");
     assert_eq!(ends(live).await.code(), Some(130));
     person.types(&["get", "large/a", "large/live"], 0).await;
-    assert_eq!(parts(person.place.path()), 0);
+    assert_eq!(parts(person.temp_dir.path()), 0);
     assert_eq!(person.read("large/small"), "content");
 }
 
@@ -464,7 +466,7 @@ async fn an_interrupted_put_leaves_no_file_and_exits_with_130() {
 }
 
 #[tokio::test]
-async fn a_script_runs_in_the_shell_to_its_end_and_tells_of_failures() {
+async fn the_shell_runs_a_script_to_its_end_and_reports_failures() {
     let server = TestServer::start().await;
     let person = Person::connected(&server).await;
     person.write("a b", "A");
@@ -482,7 +484,7 @@ async fn a_script_runs_in_the_shell_to_its_end_and_tells_of_failures() {
 }
 
 #[tokio::test]
-async fn the_shell_explains_its_commands_as_they_are_typed_there() {
+async fn the_help_of_the_shell_shows_its_own_commands() {
     let server = TestServer::start().await;
     let person = Person::connected(&server).await;
     for (line, usage) in [
@@ -497,7 +499,7 @@ async fn the_shell_explains_its_commands_as_they_are_typed_there() {
 }
 
 #[tokio::test]
-async fn connect_with_a_wrong_password_says_so_and_no_more() {
+async fn connect_with_a_wrong_password_prints_one_line() {
     let server = TestServer::start().await;
     let person = Person::for_server(&server);
     person.write("password", "wrong\n");
@@ -508,13 +510,13 @@ async fn connect_with_a_wrong_password_says_so_and_no_more() {
 }
 
 #[tokio::test]
-async fn the_demo_agrees_with_itself() {
-    let place = tempfile::tempdir().expect("a directory");
-    fs::write(place.path().join("file"), "content").expect("written");
+async fn the_demo_succeeds() {
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    fs::write(temp_dir.path().join("file"), "content").expect("written");
     let mut command = haul();
     command
         .args(["demo", "--sessions", "2"])
-        .arg(place.path() as &Path)
+        .arg(temp_dir.path() as &Path)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -524,7 +526,7 @@ async fn the_demo_agrees_with_itself() {
 }
 
 #[tokio::test]
-async fn a_hint_names_only_what_the_command_takes() {
+async fn a_hint_names_only_options_of_the_command() {
     let server = TestServer::start().await;
     let person = Person::connected(&server).await;
     person.write("a", "A");
@@ -567,7 +569,7 @@ async fn a_hint_names_only_what_the_command_takes() {
 }
 
 #[tokio::test]
-async fn a_token_is_not_taken_for_another_user_than_the_address_names() {
+async fn a_token_is_not_used_for_another_user_than_the_address_names() {
     let server = TestServer::start().await;
     let person = Person::connected(&server).await;
     let bob = "bob".parse().expect("a user name");
@@ -587,7 +589,7 @@ async fn a_token_is_not_taken_for_another_user_than_the_address_names() {
 }
 
 #[tokio::test]
-async fn a_special_file_is_refused_without_waiting_for_it() {
+async fn a_special_file_is_refused_without_blocking() {
     let server = TestServer::start().await;
     let person = Person::connected(&server).await;
     person.write("a", "A");
@@ -618,7 +620,7 @@ async fn a_special_file_is_refused_without_waiting_for_it() {
 }
 
 #[tokio::test]
-async fn a_folder_that_may_not_be_listed_is_skipped_when_everything_is_got() {
+async fn a_get_of_everything_skips_folders_that_may_not_be_listed() {
     let server = TestServer::start().await;
     let person = Person::connected(&server).await;
     let inbox = "inbox".parse().expect("a folder name");
@@ -641,7 +643,7 @@ async fn a_folder_that_may_not_be_listed_is_skipped_when_everything_is_got() {
 }
 
 #[tokio::test]
-async fn discover_lists_the_servers_that_answer_and_fails_if_there_is_none() {
+async fn discover_lists_the_answering_servers_and_fails_without_any() {
     let server = TestServer::start().await;
     let person = Person::for_server(&server);
     let address = server.address.to_string();

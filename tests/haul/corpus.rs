@@ -16,7 +16,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-/// Plays every file of a target's corpus to `check`; an input that fails is named.
+/// Runs `check` on every file of a target's corpus; names an input that fails.
 fn replay(target: &str, check: fn(&[u8])) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("fuzz/corpus")

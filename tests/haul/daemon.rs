@@ -1,4 +1,4 @@
-//! The real program as a process of its own, for what only a process shows: memory, output, signals.
+//! The real program as a separate process, for tests of memory, output and signals.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -14,11 +14,11 @@ use tempfile::TempDir;
 
 use crate::harness::{PASSWORD, RawClient};
 
-/// No test waits longer than this for what a process does.
+/// The longest time that a test waits for a process.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Waits until no more than so many entries are staged: a server deletes what a killed one has left
-/// behind its start.
+/// Waits until at most `entries` entries are staged: a server deletes the leftovers of a killed one
+/// after its start.
 pub(crate) fn wait_until_tidy(data: &Path, entries: usize) {
     patiently("a tidy staging directory", || {
         let staged = std::fs::read_dir(data.join("staging")).expect("staging");
@@ -29,28 +29,28 @@ pub(crate) fn wait_until_tidy(data: &Path, entries: usize) {
 /// A running `haul serve`; it is killed when dropped.
 pub(crate) struct ServerProcess {
     pub(crate) address: String,
-    /// Where operators look.
+    /// The operators' address.
     pub(crate) ops: String,
-    /// Its output on standard error before it listened.
+    /// Its standard error before it listened.
     pub(crate) greeting: String,
     process: Child,
-    /// Its log before that.
+    /// Its log before it listened.
     pub(crate) started: Vec<Value>,
     /// Its log since it listened.
     logged: Arc<Mutex<String>>,
     logging: Option<JoinHandle<()>>,
-    place: TempDir,
+    temp_dir: TempDir,
     data: PathBuf,
 }
 
-/// What is left of a daemon that was told to stop.
+/// The results of a daemon that was stopped.
 pub(crate) struct Stopped {
     pub(crate) code: Option<i32>,
-    /// All of standard output.
+    /// Its complete standard output.
     pub(crate) log: String,
 }
 
-/// The program under test, with an environment that knows nothing of this machine's haul.
+/// The program under test, with an environment that is independent of this machine's settings.
 pub(crate) fn haul() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_haul"));
     for (name, _) in std::env::vars_os() {
@@ -58,15 +58,15 @@ pub(crate) fn haul() -> Command {
             command.env_remove(name);
         }
     }
-    // Any free port: other tests run beside this one.
+    // Any free port, because other tests run at the same time.
     command.env("HAUL_OPS_LISTEN", "127.0.0.1:0");
     command
 }
 
-/// Less than the soft limit of open files that many systems start programs with.
+/// Below the usual soft limit of open files.
 const FEW_FILES: &str = "ulimit -Sn 256";
 
-/// Runs a command of the operator's; the last word that it says.
+/// Runs a command for operators; returns the last word of its output.
 pub(crate) fn operate(data: &Path, command: &str, input: &str) -> String {
     let mut process = haul()
         .args(command.split(' '))
@@ -90,55 +90,55 @@ pub(crate) fn operate(data: &Path, command: &str, input: &str) -> String {
 }
 
 impl ServerProcess {
-    /// With default settings, the user `admin` and a free port.
+    /// Starts with default settings, the user `admin` and a free port.
     pub(crate) fn start() -> Self {
         Self::start_with(&[])
     }
 
-    /// As [`Self::start`], with these variables of the environment.
+    /// Starts like [`Self::start`], with these environment variables.
     pub(crate) fn start_with(settings: &[(&str, &str)]) -> Self {
-        let place = tempfile::tempdir().expect("a temporary directory");
-        let password = place.path().join("admin-password");
+        let temp_dir = tempfile::tempdir().expect("a temporary directory");
+        let password = temp_dir.path().join("admin-password");
         std::fs::write(&password, PASSWORD).expect("written");
-        let data = place.path().join("data");
-        Self::spawn(place, &data, Some(&password), FEW_FILES, settings)
+        let data = temp_dir.path().join("data");
+        Self::spawn(temp_dir, &data, Some(&password), FEW_FILES, settings)
     }
 
-    /// The same, with so few file descriptors and no way to more.
+    /// Starts with a hard limit of `most` file descriptors.
     pub(crate) fn start_with_descriptors(most: u32) -> Self {
-        let place = tempfile::tempdir().expect("a temporary directory");
-        let password = place.path().join("admin-password");
+        let temp_dir = tempfile::tempdir().expect("a temporary directory");
+        let password = temp_dir.path().join("admin-password");
         std::fs::write(&password, PASSWORD).expect("written");
-        let data = place.path().join("data");
+        let data = temp_dir.path().join("data");
         let limit = format!("ulimit -n {most}");
-        Self::spawn(place, &data, Some(&password), &limit, &[])
+        Self::spawn(temp_dir, &data, Some(&password), &limit, &[])
     }
 
-    /// On a data directory of the test's own, with files of at most `blocks` blocks of 512 bytes.
+    /// Starts on the data directory `data`, with a file size limit of `blocks` blocks of 512 bytes.
     pub(crate) fn start_with_file_size(data: &Path, blocks: u32) -> Self {
-        let place = tempfile::tempdir().expect("a temporary directory");
-        Self::spawn(place, data, None, &format!("ulimit -f {blocks}"), &[])
+        let temp_dir = tempfile::tempdir().expect("a temporary directory");
+        Self::spawn(temp_dir, data, None, &format!("ulimit -f {blocks}"), &[])
     }
 
-    /// On a data directory of the test's own, with a password that the program makes up.
+    /// Starts on the data directory `data`, with a generated password.
     pub(crate) fn start_on(data: &Path) -> Self {
         Self::start_on_with(data, &[])
     }
 
-    /// The same, with these settings in its environment.
+    /// Starts like [`Self::start_on`], with these settings in its environment.
     pub(crate) fn start_on_with(data: &Path, settings: &[(&str, &str)]) -> Self {
-        let place = tempfile::tempdir().expect("a temporary directory");
-        Self::spawn(place, data, None, FEW_FILES, settings)
+        let temp_dir = tempfile::tempdir().expect("a temporary directory");
+        Self::spawn(temp_dir, data, None, FEW_FILES, settings)
     }
 
     fn spawn(
-        place: TempDir,
+        temp_dir: TempDir,
         data: &Path,
         password: Option<&Path>,
         limit: &str,
         settings: &[(&str, &str)],
     ) -> Self {
-        let greeting = place.path().join("stderr");
+        let greeting = temp_dir.path().join("stderr");
         let program = haul();
         let mut command = Command::new("sh");
         command
@@ -156,7 +156,7 @@ impl ServerProcess {
         let mut process = command
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
-            // All that a test connects comes from one address, and most of it is one user.
+            // All connections of a test come from one address, and most belong to one user.
             .env("HAUL_LIMITS_SESSIONS_PER_ADDRESS", "0")
             .env("HAUL_LIMITS_SESSIONS_PER_USER", "0")
             .envs(settings.iter().copied())
@@ -192,7 +192,7 @@ impl ServerProcess {
             process,
             logged,
             logging: Some(logging),
-            place,
+            temp_dir,
             data: data.to_owned(),
         }
     }
@@ -201,12 +201,12 @@ impl ServerProcess {
         &self.data
     }
 
-    /// That of its certificate, as it has logged it.
+    /// The fingerprint of its certificate, from its log.
     pub(crate) fn fingerprint(&self) -> &str {
         let mut lines = self.started.iter();
         let line = lines.find(|line| line["event"] == "certificate");
         line.and_then(|line| line["fingerprint"].as_str())
-            .expect("said at the start")
+            .expect("logged at the start")
     }
 
     /// The process.
@@ -219,7 +219,7 @@ impl ServerProcess {
         let output = haul()
             .args(["token", "add", "admin", "--data"])
             .arg(self.data())
-            .current_dir(&self.place)
+            .current_dir(&self.temp_dir)
             .output()
             .expect("the program runs");
         assert!(output.status.success(), "{output:?}");
@@ -234,17 +234,17 @@ impl ServerProcess {
         client
     }
 
-    /// Bytes of memory that the process has in use now.
+    /// The resident memory of the process in bytes.
     pub(crate) fn resident(&self) -> u64 {
         self.memory("VmRSS:")
     }
 
-    /// The most bytes of memory that the process ever had in use.
+    /// The peak resident memory of the process in bytes.
     pub(crate) fn peak(&self) -> u64 {
         self.memory("VmHWM:")
     }
 
-    /// Files and sockets that the process has open.
+    /// The number of open files and sockets of the process.
     pub(crate) fn descriptors(&self) -> usize {
         let open = std::fs::read_dir(format!("/proc/{}/fd", self.process.id()));
         open.expect("it runs").count()
@@ -259,13 +259,13 @@ impl ServerProcess {
         kib * 1024
     }
 
-    /// Kills it, as it is, and waits until it is gone.
+    /// Kills the process, and waits for its end.
     pub(crate) fn kill(mut self) {
         self.process.kill().expect("it runs");
         self.process.wait().expect("it ends");
     }
 
-    /// Sends SIGTERM and waits until it has ended.
+    /// Sends SIGTERM and waits for the end of the process.
     pub(crate) fn terminate(self) -> Stopped {
         self.signal(Signal::TERM);
         self.stopped()
@@ -275,7 +275,7 @@ impl ServerProcess {
         kill_process(self.id(), signal).expect("it runs");
     }
 
-    /// Waits until it has ended.
+    /// Waits for the end of the process.
     pub(crate) fn stopped(mut self) -> Stopped {
         let status = ended(&mut self.process);
         let logging = self.logging.take().expect("read once");
@@ -302,7 +302,7 @@ pub(crate) fn ended(process: &mut Child) -> ExitStatus {
     patiently("the end", || process.try_wait().expect("a child"))
 }
 
-/// Kills a process that takes too long, so that whoever waits for its end or its output goes on.
+/// Kills a process that takes too long, so that a test that waits for it fails instead of hanging.
 pub(crate) struct Watchdog(
     #[expect(dead_code, reason = "held: its end calls the dog off")] Sender<()>,
 );
@@ -320,7 +320,7 @@ impl Watchdog {
     }
 }
 
-/// Waits for something that comes soon, if it ever does.
+/// Polls until `look` returns a value; panics after the longest wait.
 fn patiently<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
@@ -349,7 +349,8 @@ impl Stopped {
     }
 }
 
-/// The line of the log that says where it listens; those before it are added to `started`.
+/// Reads the log up to the line about the listener, which is returned; adds the lines before it to
+/// `started`.
 pub(crate) fn read_to_listening(
     log: &mut BufReader<ChildStdout>,
     started: &mut Vec<Value>,

@@ -1,4 +1,4 @@
-//! Datagrams, from a client that is made of a socket, HMAC-SHA256 and `serde_json`.
+//! Datagrams, with a client made of a socket, HMAC-SHA256 and `serde_json`.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::requirements;
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A client that knows nothing of haul's code.
+/// A client that shares no code with haul.
 pub(crate) struct RawDatagrams {
     socket: UdpSocket,
     server: SocketAddr,
@@ -30,7 +30,7 @@ pub(crate) struct RawDatagrams {
 }
 
 impl RawDatagrams {
-    /// Somebody who holds no ticket.
+    /// A client without a valid ticket.
     async fn stranger(server: SocketAddr) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
         Self {
@@ -84,7 +84,7 @@ impl RawDatagrams {
         assert_eq!(sent.expect("the system takes it"), datagram.len());
     }
 
-    /// The next datagram, as it came.
+    /// The bytes of the next datagram.
     async fn receive(&self) -> Vec<u8> {
         let mut buffer = vec![0; 2000];
         let received = timeout(PATIENCE, self.socket.recv_from(&mut buffer)).await;
@@ -103,7 +103,7 @@ impl RawDatagrams {
         serde_json::from_slice(json).expect("JSON")
     }
 
-    /// Sends a request and takes the reply to it, which is not longer.
+    /// Sends a request and returns its reply, which must not be longer.
     pub(crate) async fn call(&self, request: Value) -> Value {
         let datagram = self.datagram(request, 600);
         self.send(&datagram).await;
@@ -125,7 +125,7 @@ async fn dropped(server: &TestServer, number: u64) {
 }
 
 #[tokio::test]
-async fn the_answer_to_a_search_has_version_and_port_and_no_name_of_the_machine() {
+async fn the_answer_to_a_search_has_the_version_and_the_port_but_no_host_name() {
     let server = TestServer::start().await;
     let answer = search(&server).await;
     assert!(
@@ -141,7 +141,7 @@ async fn the_answer_to_a_search_has_version_and_port_and_no_name_of_the_machine(
 }
 
 #[tokio::test]
-async fn the_answer_to_a_search_has_the_name_of_the_machine_if_it_is_announced() {
+async fn the_answer_to_a_search_has_the_host_name_if_it_is_announced() {
     let server = TestServer::start_with(|config| config.server.announce_name = true).await;
     let name = rustix::system::uname();
     let name: String = name.nodename().to_string_lossy().chars().take(64).collect();
@@ -167,7 +167,7 @@ async fn no_answer_to_a_search_is_longer_than_the_search() {
         let question = json!({"cmd": "hello", "pad": ".".repeat(pad)}).to_string();
         client.send(question.as_bytes()).await;
         let mut buffer = [0; 2000];
-        // Of those that get no answer it is known when they were looked at.
+        // Dropped searches are counted once they are processed.
         let length = tokio::select! {
             received = client.socket.recv_from(&mut buffer) => received.expect("an answer").0,
             () = dropped(&server, unanswered + 1) => {
@@ -186,7 +186,7 @@ async fn no_answer_to_a_search_is_longer_than_the_search() {
     server.stop().await;
 }
 
-/// How long the answer to a search is.
+/// The length of the answer to a search.
 fn answer_length(server: &TestServer) -> usize {
     let port = server.address.port();
     let answer =
@@ -195,7 +195,7 @@ fn answer_length(server: &TestServer) -> usize {
 }
 
 #[tokio::test]
-async fn a_flood_of_searches_is_answered_seldom() {
+async fn answers_to_a_flood_of_searches_are_rate_limited() {
     let server = TestServer::start().await;
     let client = RawDatagrams::stranger(server.address).await;
     let question = json!({"cmd": "hello", "pad": ".".repeat(300)}).to_string();
@@ -218,7 +218,7 @@ fn offers_datagrams(hello: &Value) -> bool {
 }
 
 #[tokio::test]
-async fn hello_offers_datagrams_and_a_server_without_them_says_so() {
+async fn hello_reports_whether_the_server_accepts_datagrams() {
     let server = TestServer::start().await;
     let mut session = server.log_in("alice").await;
     let hello = session.ok(json!({"cmd": "hello"})).await;
@@ -236,7 +236,7 @@ async fn hello_offers_datagrams_and_a_server_without_them_says_so() {
 }
 
 #[tokio::test]
-async fn a_request_is_answered_with_its_id_by_who_holds_the_secret() {
+async fn a_signed_request_gets_a_signed_reply_with_its_id() {
     let server = TestServer::start().await;
     let mut session = server.log_in("alice").await;
     let client = RawDatagrams::new(&mut session, server.address).await;
@@ -271,7 +271,7 @@ async fn no_reply_is_longer_than_its_request_whatever_its_length() {
             lengths.push(datagram.len());
             client.send(&datagram).await;
         }
-        // The last of the four always has room for its reply; some may come behind it.
+        // The last of the four always fits its reply; replies to others may follow it.
         loop {
             let reply = client.receive().await;
             let id = client.open(&reply)["id"].as_u64().expect("an id");
@@ -287,7 +287,7 @@ async fn no_reply_is_longer_than_its_request_whatever_its_length() {
 }
 
 #[tokio::test]
-async fn a_forged_datagram_or_one_without_a_ticket_gets_no_answer_and_is_counted() {
+async fn a_forged_datagram_or_one_without_a_ticket_is_dropped_and_counted() {
     let server = TestServer::start().await;
     let mut session = server.log_in("alice").await;
     let client = RawDatagrams::new(&mut session, server.address).await;
@@ -300,11 +300,11 @@ async fn a_forged_datagram_or_one_without_a_ticket_gets_no_answer_and_is_counted
         json!({"ticket": client.ticket, "id": 1, "cmd": "ack", "seq": 1})
             .to_string()
             .into_bytes(),
-        // Cut off, and longer than a datagram may be.
+        // A truncated datagram, and one over the size limit.
         sound[..sound.len() - 1].to_vec(),
         client.datagram(ack(1, 1), 1201),
     ];
-    // Somebody who knows the name of a ticket.
+    // A client that knows the id of a ticket but not its secret.
     let mut thief = RawDatagrams::stranger(server.address).await;
     thief.ticket.clone_from(&client.ticket);
     forged.push(thief.datagram(ack(1, 1), 300));
@@ -324,7 +324,7 @@ async fn a_forged_datagram_or_one_without_a_ticket_gets_no_answer_and_is_counted
 }
 
 #[tokio::test]
-async fn a_repeated_request_gets_the_same_reply_and_an_old_or_changed_one_none() {
+async fn a_repeated_request_gets_the_same_reply_and_an_old_or_changed_one_gets_none() {
     let server = TestServer::start().await;
     let mut session = server.log_in("alice").await;
     let client = RawDatagrams::new(&mut session, server.address).await;
@@ -335,14 +335,14 @@ async fn a_repeated_request_gets_the_same_reply_and_an_old_or_changed_one_none()
         client.send(&first).await;
         assert_eq!(client.receive().await, reply);
     }
-    // Another content under the same id, and ids that are too old.
+    // Different content with the same id, and ids that are too old.
     client.send(&client.datagram(ack(100, 2), 0)).await;
     dropped(&server, 1).await;
     client.send(&client.datagram(ack(36, 1), 0)).await;
     dropped(&server, 2).await;
-    // The server has carried out the request that was overtaken.
+    // The server has executed the request that arrived late.
     assert_eq!(client.call(ack(37, 1)).await["id"], 37);
-    // A datagram that was seen on the way is answered again to any sender, in no more bytes.
+    // A replayed datagram gets the same reply, which is no longer than the request.
     let thief = RawDatagrams::stranger(server.address).await;
     thief.send(&first).await;
     assert_eq!(thief.receive().await, reply);
@@ -358,7 +358,7 @@ async fn a_ticket_ends_with_its_session() {
     session.ok(json!({"cmd": "quit"})).await;
     client.send(&client.datagram(ack(2, 1), 0)).await;
     dropped(&server, 1).await;
-    // Not even what was answered before is answered again.
+    // Even an earlier request gets no reply any more.
     client.send(&client.datagram(ack(1, 1), 600)).await;
     dropped(&server, 2).await;
     server.stop().await;
@@ -381,7 +381,7 @@ async fn a_ticket_ends_when_the_connection_is_cut() {
 }
 
 #[tokio::test]
-async fn of_more_tickets_than_a_session_may_have_the_oldest_ends() {
+async fn a_ticket_over_the_limit_of_a_session_ends_the_oldest() {
     let server = TestServer::start().await;
     let mut session = server.log_in("alice").await;
     let mut holders = Vec::new();
@@ -398,7 +398,7 @@ async fn of_more_tickets_than_a_session_may_have_the_oldest_ends() {
 }
 
 #[tokio::test]
-async fn networks_that_may_not_connect_are_not_heard() {
+async fn datagrams_of_denied_networks_are_dropped() {
     let server = TestServer::start().await;
     let client = RawDatagrams::stranger(server.address).await;
     let mut config = Config::clone(&server.server.config());
@@ -414,7 +414,7 @@ fn say(id: u32, to: &str, text: &str) -> Value {
     json!({"id": id, "cmd": "say", "to": to, "text": text})
 }
 
-/// The next message that a session is told.
+/// The next message event of a session.
 async fn next_event(session: &mut RawClient) -> Value {
     if !session.events.is_empty() {
         return session.events.remove(0);
@@ -426,7 +426,7 @@ async fn next_event(session: &mut RawClient) -> Value {
 }
 
 #[tokio::test]
-async fn a_message_by_datagram_is_delivered_once_however_often_it_is_sent() {
+async fn a_repeated_message_by_datagram_is_delivered_once() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let mut bob = server.log_in("bob").await;
@@ -436,13 +436,13 @@ async fn a_message_by_datagram_is_delivered_once_however_often_it_is_sent() {
         client.send(&datagram).await;
     }
     let reply = client.receive().await;
-    let said = client.open(&reply);
-    assert!(said["id"] == 1 && said["ok"]["seq"].is_u64(), "{said}");
+    let sent = client.open(&reply);
+    assert!(sent["id"] == 1 && sent["ok"]["seq"].is_u64(), "{sent}");
     client.send(&datagram).await;
     assert_eq!(client.receive().await, reply);
     let second = client.call(say(2, "bob", "again")).await;
-    assert!(second["ok"]["seq"].as_u64() > said["ok"]["seq"].as_u64());
-    for (text, reply) in [("hello", said), ("again", second)] {
+    assert!(second["ok"]["seq"].as_u64() > sent["ok"]["seq"].as_u64());
+    for (text, reply) in [("hello", sent), ("again", second)] {
         let event = next_event(&mut bob).await;
         assert_eq!(
             (&event["from"], &event["text"]),
@@ -456,7 +456,7 @@ async fn a_message_by_datagram_is_delivered_once_however_often_it_is_sent() {
 }
 
 #[tokio::test]
-async fn a_say_that_is_refused_is_refused_as_over_the_connection() {
+async fn a_say_by_datagram_is_refused_with_the_same_codes_as_over_the_connection() {
     let server = TestServer::start_with(|config| config.limits.messages_per_user = 1).await;
     let mut alice = server.log_in("alice").await;
     let client = RawDatagrams::new(&mut alice, server.address).await;
@@ -464,7 +464,7 @@ async fn a_say_that_is_refused_is_refused_as_over_the_connection() {
     assert_eq!(nobody["error"]["code"], "not_found");
     let elsewhere = client.call(say(2, "#ops", "hello")).await;
     assert_eq!(elsewhere["error"]["code"], "not_found");
-    // The rate counts a user's messages by datagram and over connections together.
+    // The message rate counts datagrams and connections of a user together.
     let mut id = 2;
     let limited = loop {
         id += 1;
@@ -504,20 +504,20 @@ async fn who_by_datagram_lists_the_users_that_fit_in_the_reply() {
 }
 
 #[tokio::test]
-async fn a_message_comes_to_where_the_holder_spoke_from_until_it_is_acknowledged() {
+async fn a_message_is_sent_to_the_last_address_of_the_holder_until_it_is_acknowledged() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let mut bob = server.log_in("bob").await;
     let client = RawDatagrams::new(&mut alice, server.address).await;
-    // Nobody knows where the holder is before they have said something.
+    // The address of the holder is unknown before its first datagram.
     bob.ok(json!({"cmd": "say", "to": "alice", "text": "too early"}))
         .await;
     assert_eq!(next_event(&mut alice).await["text"], "too early");
     for id in 1..=4 {
         assert!(client.call(ack(id, 1)).await["ok"].is_object());
     }
-    let said = json!({"cmd": "say", "to": "alice", "text": "hello"});
-    let seq = bob.ok(said).await["seq"].as_u64().expect("a seq");
+    let sent = json!({"cmd": "say", "to": "alice", "text": "hello"});
+    let seq = bob.ok(sent).await["seq"].as_u64().expect("a seq");
     let first = client.receive().await;
     let event = client.open(&first);
     assert_eq!(
@@ -536,7 +536,7 @@ async fn a_message_comes_to_where_the_holder_spoke_from_until_it_is_acknowledged
     );
     let request = client.datagram(ack(5, seq), 600);
     client.send(&request).await;
-    // Copies that were sent before the acknowledgement arrived may follow it.
+    // Copies sent before the acknowledgement may arrive after it.
     while client.receive().await == first {}
     let more = json!({"cmd": "say", "to": "alice", "text": "more"});
     bob.ok(more).await;
@@ -546,7 +546,7 @@ async fn a_message_comes_to_where_the_holder_spoke_from_until_it_is_acknowledged
 }
 
 #[tokio::test]
-async fn messages_follow_the_holder_and_not_who_repeats_what_they_said() {
+async fn a_replayed_datagram_does_not_redirect_messages() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let mut bob = server.log_in("bob").await;
@@ -558,7 +558,7 @@ async fn messages_follow_the_holder_and_not_who_repeats_what_they_said() {
     let spoken = away.datagram(ack(2, 1), 1200);
     away.send(&spoken).await;
     away.receive().await;
-    // Somebody has listened on the way, and sends it from where they are.
+    // An eavesdropper replays a datagram from another address.
     let thief = RawDatagrams::stranger(server.address).await;
     thief.send(&spoken).await;
     thief.receive().await;
@@ -574,7 +574,7 @@ async fn messages_follow_the_holder_and_not_who_repeats_what_they_said() {
 }
 
 #[tokio::test]
-async fn nobody_is_sent_more_bytes_than_they_sent() {
+async fn the_server_sends_an_address_no_more_bytes_than_it_received() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let mut bob = server.log_in("bob").await;
@@ -588,7 +588,7 @@ async fn nobody_is_sent_more_bytes_than_they_sent() {
             .await;
     }
     received += client.receive().await.len();
-    // Behind all that was sent before; the messages wait for their next turn.
+    // After everything sent before; the messages wait for their next transmission.
     let last = client.datagram(ack(2, 1), 0);
     client.send(&last).await;
     loop {
@@ -603,7 +603,7 @@ async fn nobody_is_sent_more_bytes_than_they_sent() {
 }
 
 #[tokio::test]
-async fn a_message_that_fits_no_datagram_comes_over_the_connection_alone() {
+async fn a_message_too_long_for_a_datagram_is_sent_over_the_connection_only() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let mut bob = server.log_in("bob").await;
@@ -621,8 +621,8 @@ async fn a_message_that_fits_no_datagram_comes_over_the_connection_alone() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_network_does_not_end_the_loop() {
-    // A socket that is tied to one peer is told that the peer is gone.
+async fn a_network_error_does_not_end_the_receiver() {
+    // A connected socket gets an error if its peer is gone.
     let peer = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
     let peer_address = peer.local_addr().expect("bound");
     let data = tempfile::tempdir().expect("a directory");
@@ -647,7 +647,7 @@ async fn an_error_of_the_network_does_not_end_the_loop() {
 }
 
 #[tokio::test]
-async fn a_flood_of_junk_leaves_sessions_and_tickets_unharmed() {
+async fn a_flood_of_junk_does_not_affect_sessions_and_tickets() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let client = RawDatagrams::new(&mut alice, server.address).await;
@@ -684,7 +684,7 @@ async fn a_flood_of_junk_leaves_sessions_and_tickets_unharmed() {
                 .len(),
             100_000
         );
-        // It may be lost among the others; then it is sent again.
+        // The request may be lost in the flood, so it is repeated.
         id += 1;
         let request = client.datagram(ack(id, 1), 0);
         client.send(&request).await;
@@ -698,14 +698,14 @@ async fn a_flood_of_junk_leaves_sessions_and_tickets_unharmed() {
 }
 
 #[tokio::test]
-async fn no_ticket_goes_to_another_machine_in_the_clear() {
+async fn no_ticket_is_issued_to_another_machine_without_encryption() {
     let server = TestServer::start_with(|config| {
         config.network.proxies = vec!["127.0.0.1/32".parse().expect("a network")];
         config.auth.plaintext_logins = true;
     })
     .await;
     let mut session = server.connect().await;
-    // A header of version 2 for TCP over IPv4, from 192.0.2.1 (the PROXY protocol, section 2.2).
+    // A header of version 2 of the PROXY protocol (section 2.2), for TCP over IPv4, from 192.0.2.1.
     let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
     header.extend([192, 0, 2, 1, 192, 0, 2, 2, 0, 9, 0, 9]);
     session.send_bytes(&header).await;
@@ -720,7 +720,7 @@ async fn no_ticket_goes_to_another_machine_in_the_clear() {
 }
 
 #[tokio::test]
-async fn a_ticket_ends_after_its_time() {
+async fn a_ticket_expires() {
     let server = TestServer::start().await;
     let mut session = server.log_in("alice").await;
     let client = RawDatagrams::new(&mut session, server.address).await;
@@ -736,8 +736,8 @@ async fn a_ticket_ends_after_its_time() {
 }
 
 #[tokio::test]
-async fn the_example_of_the_document_says_something_by_datagram() {
-    let test = "datagrams::the_example_of_the_document_says_something_by_datagram";
+async fn the_documented_python_example_sends_a_message() {
+    let test = "datagrams::the_documented_python_example_sends_a_message";
     if !requirements::program("python3", "--version", test) {
         return;
     }
@@ -768,7 +768,7 @@ async fn the_example_of_the_document_says_something_by_datagram() {
 }
 
 #[tokio::test]
-async fn the_client_says_and_asks_by_datagram_over_tls_and_without() {
+async fn the_client_sends_datagrams_with_and_without_tls() {
     let server = TestServer::start().await;
     let mut bob = server.log_in("bob").await;
     let plain = format!("haul+plain://{}", server.address);
@@ -780,9 +780,9 @@ async fn the_client_says_and_asks_by_datagram_over_tls_and_without() {
         let password = Secret::new(PASSWORD.into());
         client.login("alice", &password).await.expect("let in");
         let mut datagrams = client.datagrams().await.expect("a ticket");
-        let said = datagrams.say("bob", "hello").await.expect("said");
-        assert_eq!(next_event(&mut bob).await["seq"], said.seq);
-        let users = datagrams.who().await.expect("told").users;
+        let reply = datagrams.say("bob", "hello").await.expect("sent");
+        assert_eq!(next_event(&mut bob).await["seq"], reply.seq);
+        let users = datagrams.who().await.expect("listed").users;
         assert_eq!(users.len(), 2);
         let error = datagrams.say("nobody", "hello").await;
         let error = error.expect_err("there is no such user");
@@ -793,7 +793,7 @@ async fn the_client_says_and_asks_by_datagram_over_tls_and_without() {
 }
 
 #[tokio::test]
-async fn the_daemon_takes_datagrams_and_a_flood_of_junk_does_not_fill_its_log() {
+async fn a_flood_of_junk_datagrams_does_not_fill_the_log() {
     let daemon = ServerProcess::start();
     let address = daemon.address.parse().expect("an address");
     let client = RawDatagrams::stranger(address).await;
@@ -802,7 +802,7 @@ async fn the_daemon_takes_datagrams_and_a_flood_of_junk_does_not_fill_its_log() 
     }
     let question = json!({"cmd": "hello", "pad": ".".repeat(300)}).to_string();
     let answer = async || {
-        // The junk may have left no room for it in the queue of the system.
+        // The flood may have filled the receive buffer, so the request is repeated.
         client.send(question.as_bytes()).await;
         let answer = timeout(Duration::from_millis(100), client.receive()).await;
         answer.ok()

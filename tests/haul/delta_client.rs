@@ -1,4 +1,4 @@
-//! Transfers of changed files by haul's own client library.
+//! Delta transfers by haul's client library.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::harness::TestServer;
 
 const MIB: usize = 1024 * 1024;
 
-/// Bytes of the list of chunks of 8 MiB, and of the chunks around a few edits.
+/// The overhead of a delta: the list of chunks of 8 MiB, and the chunks around a few edits.
 const OVERHEAD: u64 = 512 * 1024;
 
 struct Setup {
@@ -75,7 +75,7 @@ impl Setup {
     }
 }
 
-/// Edits of a file, each with the bytes that it adds.
+/// Edited versions of a file, each with the number of added bytes.
 fn edits(old: &[u8]) -> Vec<(Vec<u8>, u64)> {
     let inserted = random_bytes(9, MIB);
     let mut scattered = old.to_vec();
@@ -99,7 +99,7 @@ fn check(bytes: DeltaBytes, size: usize, added: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_put_of_a_changed_file_sends_what_differs() {
+async fn a_put_of_a_changed_file_sends_the_changes_only() {
     let old = random_bytes(8, 8 * MIB);
     for (new, added) in edits(&old) {
         let setup = Setup::start(&old).await;
@@ -111,7 +111,7 @@ async fn a_put_of_a_changed_file_sends_what_differs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_get_of_a_changed_file_receives_what_differs() {
+async fn a_get_of_a_changed_file_receives_the_changes_only() {
     let old = random_bytes(8, 8 * MIB);
     for (new, added) in edits(&old) {
         let setup = Setup::start(&new).await;
@@ -123,24 +123,24 @@ async fn a_get_of_a_changed_file_receives_what_differs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_small_or_new_file_is_transferred_whole() {
+async fn a_small_or_new_file_is_transferred_completely() {
     let (small, large) = (random_bytes(1, 4 * MIB), random_bytes(2, 5 * MIB));
-    for (here, there) in [
+    for (local, remote_content) in [
         (&small, Some(&large)),
         (&large, Some(&small)),
         (&large, None),
     ] {
-        let setup = Setup::start(there.unwrap_or(&small)).await;
-        if there.is_none() {
+        let setup = Setup::start(remote_content.unwrap_or(&small)).await;
+        if remote_content.is_none() {
             fs::remove_file(setup.remote()).expect("removed");
         }
-        fs::write(setup.local(), here).expect("written");
+        fs::write(setup.local(), local).expect("written");
         assert_eq!(setup.put().await.saved, 0);
-        assert!(&fs::read(setup.remote()).expect("stored") == here);
-        let content = there.unwrap_or(&large);
+        assert!(&fs::read(setup.remote()).expect("stored") == local);
+        let content = remote_content.unwrap_or(&large);
         fs::write(setup.remote(), content).expect("written");
-        match there {
-            Some(_) => fs::write(setup.local(), here).expect("written"),
+        match remote_content {
+            Some(_) => fs::write(setup.local(), local).expect("written"),
             None => fs::remove_file(setup.local()).expect("removed"),
         }
         assert_eq!(setup.get().await.saved, 0);
@@ -149,7 +149,7 @@ async fn a_small_or_new_file_is_transferred_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_local_link_is_replaced_by_the_whole_file() {
+async fn a_local_link_is_replaced_by_the_complete_file() {
     let setup = Setup::start(&random_bytes(3, 5 * MIB)).await;
     let other = tempfile::NamedTempFile::new().expect("a file");
     fs::copy(setup.local(), other.path()).expect("copied");

@@ -19,10 +19,10 @@ use crate::reconnecting::{Cut, CuttingProxy, session};
 
 const MIB: usize = 1024 * 1024;
 
-/// Bytes of lists of chunks, and of chunks around the edits, for each connection.
+/// The overhead of a delta per connection: lists of chunks, and chunks around the edits.
 const OVERHEAD: u64 = 600_000;
 
-/// An old version of 8 MiB, and a new one of which 4 MiB are new, in four places.
+/// An old version of 8 MiB, and a new one with 4 MiB of new bytes in four places.
 fn versions() -> (Vec<u8>, Vec<u8>) {
     let (old, added) = (random_bytes(8, 8 * MIB), random_bytes(9, 4 * MIB));
     let mut new = Vec::new();
@@ -44,7 +44,7 @@ fn entries(directory: &Path) -> usize {
     directory.read_dir().expect("readable").count()
 }
 
-/// The new version was put together with bytes of the old one, and nothing was transferred twice.
+/// Checks that the new version reused bytes of the old one, and that nothing was transferred twice.
 fn check(bytes: DeltaBytes, moved: u64, connections: u64) {
     assert!(bytes.saved > 0, "{bytes:?}");
     let most = 4 * MIB as u64 + connections * OVERHEAD;
@@ -52,7 +52,7 @@ fn check(bytes: DeltaBytes, moved: u64, connections: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_put_by_changes_that_is_cut_again_and_again_arrives_and_is_sent_once() {
+async fn a_delta_put_over_breaking_connections_succeeds_and_sends_each_byte_once() {
     let (old, new) = versions();
     let server = TestServer::start().await;
     let cuts = [
@@ -76,7 +76,7 @@ async fn a_put_by_changes_that_is_cut_again_and_again_arrives_and_is_sent_once()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_get_by_changes_that_is_cut_again_and_again_arrives_and_is_received_once() {
+async fn a_delta_get_over_breaking_connections_succeeds_and_receives_each_byte_once() {
     let (old, new) = versions();
     let server = TestServer::start().await;
     let cuts = [
@@ -103,10 +103,10 @@ async fn a_get_by_changes_that_is_cut_again_and_again_arrives_and_is_received_on
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_put_by_changes_outlives_a_server_that_is_killed_and_started_again() {
+async fn a_delta_put_survives_a_killed_and_restarted_server() {
     let (old, new) = versions();
-    let place = tempfile::tempdir().expect("a directory");
-    let data = place.path().join("data");
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let data = temp_dir.path().join("data");
     let daemon = {
         let data = data.clone();
         let started = spawn_blocking(move || ServerProcess::start_on(&data));
@@ -161,7 +161,7 @@ async fn a_put_by_changes_outlives_a_server_that_is_killed_and_started_again() {
     assert!(fs::read(&stored).expect("there") == new);
 }
 
-/// A file of 3 MiB, and a put of alice's that copies from it and has begun.
+/// A file of 3 MiB, and a put by alice that has begun with the file as its base.
 async fn begun_put() -> (TestServer, RawClient, Vec<u8>) {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
@@ -174,7 +174,7 @@ async fn begun_put() -> (TestServer, RawClient, Vec<u8>) {
     (server, client, old)
 }
 
-/// Copies the first 2 MiB of the base, adds three bytes, and ends the put with the digest that this must have.
+/// Copies the first 2 MiB of the base, adds three bytes, and ends the put with the expected digest.
 async fn finish_put(client: &mut RawClient, old: &[u8]) -> Value {
     let new = [&old[..2 * MIB], b"new"].concat();
     let digest = Digest::compute(Algorithm::Blake3, &new).to_string();
@@ -186,7 +186,7 @@ async fn finish_put(client: &mut RawClient, old: &[u8]) -> Value {
 }
 
 #[tokio::test]
-async fn a_base_that_is_replaced_or_removed_meanwhile_is_still_copied_from() {
+async fn a_base_that_is_replaced_or_removed_during_the_put_can_still_be_copied_from() {
     for change in ["replace", "remove"] {
         let (server, mut client, old) = begun_put().await;
         let mut other = server.log_in("alice").await;
@@ -206,7 +206,7 @@ async fn a_base_that_is_replaced_or_removed_meanwhile_is_still_copied_from() {
 }
 
 #[tokio::test]
-async fn a_base_that_is_written_to_meanwhile_spoils_the_put_and_nothing_else() {
+async fn a_base_that_is_modified_in_place_fails_the_put_and_nothing_else() {
     for content in [vec![b'x'; 3 * MIB], vec![b'x'; 5]] {
         let (server, mut client, old) = begun_put().await;
         fs::write(server.home("alice").join("a"), &content).expect("written");
@@ -220,9 +220,9 @@ async fn a_base_that_is_written_to_meanwhile_spoils_the_put_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn thousands_of_tiny_and_overlapping_copies_are_one_file() {
+async fn thousands_of_tiny_and_overlapping_copies_make_one_file() {
     let (server, mut client, old) = begun_put().await;
-    // 20,000 copies of one byte, then overlapping ones of almost all.
+    // 20,000 copies of one byte, then overlapping copies of almost the complete base.
     let mut burst = Vec::new();
     let mut new = Vec::new();
     let mut copy = |offset: usize, length: usize| {
@@ -243,12 +243,11 @@ async fn thousands_of_tiny_and_overlapping_copies_are_one_file() {
     assert!(fs::read(server.home("alice").join("a")).expect("there") == new);
 }
 
-/// Bytes that no socket holds.
+/// More bytes than the socket buffers hold.
 const LONG: usize = 64 * MIB;
 
 #[tokio::test]
-async fn ranges_of_a_file_that_is_replaced_are_of_the_old_one_and_of_one_that_is_cut_short_an_error()
- {
+async fn ranges_of_a_replaced_file_are_of_the_old_version_and_those_of_a_truncated_file_fail() {
     let ranges = json!([[1, 10], [MIB, LONG - MIB]]);
     for is_replaced in [true, false] {
         let server = TestServer::start().await;

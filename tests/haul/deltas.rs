@@ -87,7 +87,7 @@ async fn chunks_of_another_version_a_directory_or_no_file_are_refused() {
 }
 
 #[tokio::test]
-async fn chunks_can_be_cancelled_and_the_session_goes_on() {
+async fn chunks_can_be_cancelled_and_the_session_continues() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     client.put("a", &random_bytes(2, 4 * MIB)).await;
@@ -112,7 +112,7 @@ async fn chunks_can_be_cancelled_and_the_session_goes_on() {
 }
 
 #[tokio::test]
-async fn the_example_of_chunks_is_what_the_server_sends() {
+async fn the_example_of_chunks_is_the_output_of_the_server() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     client.ok(json!({"cmd": "mkdir", "path": "notes"})).await;
@@ -131,7 +131,7 @@ async fn the_example_of_chunks_is_what_the_server_sends() {
     assert!(document.contains(&shown), "the document needs:\n{shown}");
 }
 
-/// A file of 3 MiB on the server, and a session.
+/// A server with a file of 3 MiB, a session, the content and its version.
 async fn with_base() -> (TestServer, RawClient, Vec<u8>, Value) {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
@@ -162,7 +162,7 @@ async fn used(client: &mut RawClient) -> Value {
 }
 
 #[tokio::test]
-async fn a_put_with_copies_is_the_file_that_they_describe() {
+async fn a_put_with_copies_stores_the_described_file() {
     let (server, mut client, old, version) = with_base().await;
     let new = [&old[MIB..], b"new", &old[..MIB + 5], &old[7..8]].concat();
     let mut burst = control(&json!({
@@ -194,13 +194,13 @@ async fn a_put_without_a_size_may_copy_too() {
 }
 
 #[tokio::test]
-async fn a_put_whose_base_is_gone_or_another_version_is_refused_at_its_start() {
+async fn a_put_with_a_missing_or_changed_base_is_refused_at_its_start() {
     let (server, mut client, old, version) = with_base().await;
     client.put("a", b"other").await;
     for path in ["a", "b"] {
         let put = json!({"id": 7, "cmd": "put", "path": path, "size": old.len(), "base": version});
         client.fails(put, "changed").await;
-        // What still comes for it is discarded.
+        // Further data for the put is discarded.
         let mut burst = copy(0, MIB);
         burst.extend(data(7, b"x"));
         burst.extend(end(&old));
@@ -212,7 +212,7 @@ async fn a_put_whose_base_is_gone_or_another_version_is_refused_at_its_start() {
 }
 
 #[tokio::test]
-async fn a_copy_that_cannot_be_right_ends_its_put_once_and_the_session_goes_on() {
+async fn an_invalid_copy_ends_its_put_with_one_reply_and_the_session_continues() {
     let (server, mut client, old, version) = with_base().await;
     let bad = [
         (copy(3 * MIB, 1), "offset"),
@@ -242,7 +242,7 @@ async fn a_copy_that_cannot_be_right_ends_its_put_once_and_the_session_goes_on()
         let put = json!({"id": 7, "cmd": "put", "path": "a", "size": 2 * MIB, "base": version});
         let mut burst = control(&put);
         burst.extend(frame);
-        // All of it is discarded.
+        // All further data is discarded.
         burst.extend(data(7, b"more"));
         burst.extend(copy(0, 1));
         burst.extend(end(b""));
@@ -304,7 +304,7 @@ async fn copies_over_the_quota_are_refused_and_leave_nothing() {
 }
 
 #[tokio::test]
-async fn copied_bytes_count_for_a_put_that_is_cut_off_and_resumed() {
+async fn an_interrupted_put_resumes_after_its_copied_bytes() {
     let (server, mut client, old, version) = with_base().await;
     let new = [b"new", &old[..]].concat();
     let put = json!({
@@ -344,14 +344,15 @@ async fn copied_bytes_count_for_a_put_that_is_cut_off_and_resumed() {
 }
 
 impl RawClient {
-    /// The id of the next reply, which is that of a `ping` if nothing else was outstanding.
+    /// Sends a `ping`; returns the id of the next reply, which is that of the `ping` if no other
+    /// reply was outstanding.
     async fn reply_to_ping(&mut self) -> Value {
         self.call(json!({"id": 9, "cmd": "ping"})).await["id"].take()
     }
 }
 
 #[tokio::test]
-async fn a_get_of_ranges_sends_their_bytes_in_order_and_nothing_else() {
+async fn a_get_of_ranges_sends_exactly_their_bytes_in_order() {
     let (_server, mut client, old, version) = with_base().await;
     let ranges = [(0, 5), (5, 1), (1000, 2 * MIB), (3 * MIB - 1, 1)];
     let asked: Vec<_> = ranges
@@ -388,7 +389,7 @@ async fn a_get_of_ranges_sends_their_bytes_in_order_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn ranges_that_cannot_be_right_are_refused_and_the_session_goes_on() {
+async fn invalid_ranges_are_refused_and_the_session_continues() {
     let (_server, mut client, _, version) = with_base().await;
     let end = 3 * MIB;
     for ranges in [

@@ -1,4 +1,4 @@
-//! Nobody pays for another: what one client takes of the server, others still have.
+//! Fairness: one client cannot exhaust what other clients need.
 
 use haul::ops;
 use haul::storage::{Rights, SpaceLimits};
@@ -12,7 +12,7 @@ use crate::harness::{PASSWORD, Received, TestServer, control, data};
 use crate::metrics::{LOST, answer};
 
 #[tokio::test]
-async fn connections_that_send_half_a_head_keep_nobody_from_the_health_check() {
+async fn incomplete_http_requests_do_not_block_the_health_check() {
     let server = TestServer::start().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -40,7 +40,7 @@ async fn connections_that_send_half_a_head_keep_nobody_from_the_health_check() {
 }
 
 #[tokio::test]
-async fn a_flood_of_requests_is_few_lines_of_the_log_that_say_how_many_are_left_out() {
+async fn a_flood_of_requests_writes_few_log_lines_which_count_the_omitted_ones() {
     const PINGS: usize = 20_000;
     let daemon = ServerProcess::start();
     let mut client = daemon.log_in(&daemon.token()).await;
@@ -68,7 +68,7 @@ async fn a_flood_of_requests_is_few_lines_of_the_log_that_say_how_many_are_left_
 }
 
 #[tokio::test]
-async fn one_member_with_all_the_open_uploads_there_are_leaves_others_their_descriptors() {
+async fn one_member_with_the_maximum_of_open_uploads_leaves_descriptors_for_others() {
     let daemon = ServerProcess::start_with_descriptors(1024);
     operate(daemon.data(), "user add bob", &format!("{PASSWORD}\n"));
     let of_bob = operate(daemon.data(), "token add bob", "");
@@ -94,10 +94,10 @@ async fn one_member_with_all_the_open_uploads_there_are_leaves_others_their_desc
     bob.ok(json!({"cmd": "hash", "path": "large.txt"})).await;
 }
 
-/// The most bytes that each session takes more, of a daemon whose sessions put many small files with
-/// paths as long as they may be, and read no reply before all are sent.
+/// The memory per session is bounded even if sessions put many small files with paths of the
+/// maximum length, and read no reply before all are sent.
 #[tokio::test(flavor = "multi_thread")]
-async fn small_files_with_the_longest_of_paths_cost_a_session_no_more_than_others() {
+async fn small_files_with_the_longest_paths_need_no_more_memory_per_session() {
     const SESSIONS: usize = 8;
     const FILES: u32 = 600;
     let daemon = ServerProcess::start();
@@ -146,7 +146,7 @@ async fn small_files_with_the_longest_of_paths_cost_a_session_no_more_than_other
 }
 
 #[tokio::test]
-async fn a_member_of_720_folders_asks_who_they_are_and_an_admin_who_sees_what() {
+async fn whoami_and_folders_work_for_a_member_of_720_folders() {
     let server = TestServer::start().await;
     server.add_admin("root").await;
     let accounts = &server.accounts;
@@ -164,7 +164,7 @@ async fn a_member_of_720_folders_asks_who_they_are_and_an_admin_who_sees_what() 
             .expect("granted");
     }
     let mut alice = server.log_in("alice").await;
-    // On a busy disk the server says that it has not opened all folders yet.
+    // On a busy disk the server may reply that it has not opened all folders yet.
     let who = loop {
         let mut reply = alice.call(json!({"cmd": "whoami"})).await;
         if reply["ok"].is_object() {

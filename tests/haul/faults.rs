@@ -1,8 +1,7 @@
-//! Every system call that an upload makes on the disk fails once, with each of several errors, or
-//! is the one at which the server is killed. `strace` does that; where it is not to be had the test
-//! says so and passes.
+//! Fault injection with `strace`: every system call that an upload makes on the disk fails once
+//! with each of several errors, or kills the server. Without `strace` the test is skipped.
 //!
-//! A usual run tries one fault for each call, with `HAUL_FAULTS=all` it tries every fault.
+//! By default a run tries one fault per call; with `HAUL_FAULTS=all` it tries every fault.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,11 +19,11 @@ use crate::daemon::{ServerProcess, operate, wait_until_tidy};
 use crate::random::Chance;
 use crate::strace::{Strace, SystemCall, assert_lasts, calls};
 
-/// What is done to a system call.
+/// A fault of a system call.
 struct InjectedFault {
-    /// As `strace` says it.
+    /// The fault in the syntax of `strace`.
     how: &'static str,
-    /// Of the error that is answered, if there is an answer.
+    /// The error code of the reply, if there is a reply.
     code: Option<&'static str>,
 }
 
@@ -47,28 +46,28 @@ const FAULTS: [InjectedFault; 4] = [
     },
 ];
 
-/// How often a call is aimed at before it is given up.
+/// The most attempts to hit a call.
 const TRIES: usize = 40;
 
 /// The content of all files of a user.
 type UserFiles = BTreeMap<String, Vec<u8>>;
 
-/// An upload, and what is there before and after it.
+/// An upload, and the files before and after it.
 struct Scenario {
     name: &'static str,
     request: Value,
-    /// So many bytes are there of an earlier attempt.
+    /// The bytes that an earlier attempt has uploaded.
     cut_off_at: usize,
     before: UserFiles,
     after: UserFiles,
 }
 
 impl Scenario {
-    fn upload(&self, line: &mut BlockingSession) -> io::Result<Value> {
+    fn upload(&self, client: &mut BlockingSession) -> io::Result<Value> {
         if self.cut_off_at > 0 {
-            return line.go_on(self.request.clone(), self.content());
+            return client.go_on(self.request.clone(), self.content());
         }
-        line.put(self.request.clone(), self.content())
+        client.put(self.request.clone(), self.content())
     }
 
     fn content(&self) -> &[u8] {
@@ -81,8 +80,8 @@ fn scenarios() -> [Scenario; 3] {
     let (old, new) = (chance.bytes(250_000), chance.bytes(260_000));
     let before = UserFiles::from([("/old.bin".into(), old.clone())]);
     let replaced = UserFiles::from([("/old.bin".into(), new.clone())]);
-    let mut beside = before.clone();
-    beside.insert("/a/b/new.bin".into(), new);
+    let mut with_sibling = before.clone();
+    with_sibling.insert("/a/b/new.bin".into(), new);
     [
         Scenario {
             name: "replacing",
@@ -103,36 +102,36 @@ fn scenarios() -> [Scenario; 3] {
             request: json!({"path": "/a/b/new.bin", "parents": true}),
             cut_off_at: 0,
             before,
-            after: beside,
+            after: with_sibling,
         },
     ]
 }
 
-/// The server under test, on a disk whose content is known.
+/// The server under test, on a data directory with known content.
 struct Bench {
-    place: TempDir,
+    temp_dir: TempDir,
     token: String,
 }
 
 impl Bench {
     fn new() -> Self {
-        let place = tempfile::tempdir().expect("a directory");
-        let data = place.path().join("data");
+        let temp_dir = tempfile::tempdir().expect("a directory");
+        let data = temp_dir.path().join("data");
         operate(&data, "user add alice --quota 1MiB", "hunter2 hunter2\n");
         let token = operate(&data, "token add alice", "");
-        Self { place, token }
+        Self { temp_dir, token }
     }
 
     fn data(&self) -> PathBuf {
-        self.place.path().join("data")
+        self.temp_dir.path().join("data")
     }
 
-    /// With a single thread that works on the disk, the one to trace.
+    /// Starts a server with a single disk thread, which is traced.
     fn start(&self) -> (ServerProcess, BlockingSession) {
         let settings = [("HAUL_LIMITS_DISK_THREADS", "1")];
         let daemon = ServerProcess::start_on_with(&self.data(), &settings);
-        let line = BlockingSession::log_in(&daemon.address, &self.token).expect("it listens");
-        (daemon, line)
+        let client = BlockingSession::log_in(&daemon.address, &self.token).expect("it listens");
+        (daemon, client)
     }
 
     /// All files on the disk.
@@ -150,32 +149,33 @@ impl Bench {
             .collect()
     }
 
-    /// Asserts that exactly `expected` is there, and that it is charged to the byte.
-    fn assert_holds(&self, line: &mut BlockingSession, expected: &UserFiles) {
+    /// Asserts that exactly the `expected` files exist, and that the quota is charged exactly.
+    fn assert_holds(&self, client: &mut BlockingSession, expected: &UserFiles) {
         let found = self.files();
         let names = |files: &UserFiles| files.keys().cloned().collect::<Vec<_>>();
         assert_eq!(names(&found), names(expected));
         assert!(found == *expected, "a file is torn");
         for (path, content) in expected {
-            let (read, reply) = line.get(path).expect("it lives");
+            let (read, reply) = client.get(path).expect("it lives");
             assert!(read == *content, "{path}: {reply}");
         }
-        let kept = line.ok(&json!({"cmd": "uploads"}));
+        let kept = client.ok(&json!({"cmd": "uploads"}));
         let kept = kept["uploads"].as_array().expect("a list").iter();
         let kept: Vec<_> = kept.map(|kept| kept["offset"].as_u64()).collect();
         let entries = WalkDir::new(self.data().join("homes/alice")).min_depth(1);
         let entries = entries.into_iter().count() + kept.len();
         let bytes: usize = expected.values().map(Vec::len).sum();
         let bytes = bytes as u64 + kept.iter().flatten().sum::<u64>();
-        let df = line.ok(&json!({"cmd": "df"}));
+        let df = client.ok(&json!({"cmd": "df"}));
         let used = (&df["used"], &df["files"]);
         assert_eq!(used, (&json!(bytes), &json!(entries)));
     }
 
-    /// As [`Self::assert_holds`], and that staging comes to hold what is kept and nothing else.
-    fn assert_clean(&self, line: &mut BlockingSession, expected: &UserFiles) {
-        self.assert_holds(line, expected);
-        let kept = line.ok(&json!({"cmd": "uploads"}));
+    /// Asserts what [`Self::assert_holds`] does, and that staging holds only kept uploads in the
+    /// end.
+    fn assert_clean(&self, client: &mut BlockingSession, expected: &UserFiles) {
+        self.assert_holds(client, expected);
+        let kept = client.ok(&json!({"cmd": "uploads"}));
         let kept = kept["uploads"].as_array().expect("a list").len();
         wait_until_tidy(&self.data(), 2 * kept);
         assert_eq!(self.staged(), 2 * kept, "bytes and a record of each");
@@ -187,51 +187,53 @@ impl Bench {
             .count()
     }
 
-    fn prepare(&self, line: &mut BlockingSession, scenario: &Scenario) {
-        let _ = line.call(&json!({"cmd": "rm", "path": "/a", "recursive": true}));
-        let kept = line.ok(&json!({"cmd": "uploads"}));
+    fn prepare(&self, client: &mut BlockingSession, scenario: &Scenario) {
+        let _ = client.call(&json!({"cmd": "rm", "path": "/a", "recursive": true}));
+        let kept = client.ok(&json!({"cmd": "uploads"}));
         for kept in kept["uploads"].as_array().expect("a list") {
-            line.ok(&json!({"cmd": "discard", "upload": kept["upload"]}));
+            client.ok(&json!({"cmd": "discard", "upload": kept["upload"]}));
         }
         for (path, content) in &scenario.before {
-            let reply = line.put(json!({"path": path}), content).expect("it lives");
+            let reply = client
+                .put(json!({"path": path}), content)
+                .expect("it lives");
             assert!(reply["ok"].is_object(), "{reply}");
         }
         if scenario.cut_off_at > 0 {
-            self.cut_off(line, scenario);
+            self.cut_off(client, scenario);
         }
-        self.assert_clean(line, &scenario.before);
+        self.assert_clean(client, &scenario.before);
     }
 
-    /// Begins the upload in a session that ends, and waits until the server has seen that.
-    fn cut_off(&self, line: &mut BlockingSession, scenario: &Scenario) {
-        let mut other = BlockingSession::log_in(&line.peer(), &self.token).expect("it listens");
+    /// Begins the upload in a session that ends, and waits until the server has noticed.
+    fn cut_off(&self, client: &mut BlockingSession, scenario: &Scenario) {
+        let mut other = BlockingSession::log_in(&client.peer(), &self.token).expect("it listens");
         let mut request = scenario.request.clone();
         request["id"] = json!(1);
         request["cmd"] = json!("put");
         other.send(&request).expect("it reads");
-        // What is left unread would turn the end of the session into a reset, which loses data.
+        // Unread data would turn the end of the session into a reset, which loses data.
         let begin = other.reply().expect("it lives");
         assert!(begin["begin"].is_object(), "{begin}");
         let part = &scenario.content()[..scenario.cut_off_at];
         other.send_data(1, part).expect("it reads");
         drop(other);
         let listed =
-            |line: &mut BlockingSession| line.ok(&json!({"cmd": "uploads"}))["uploads"].take();
+            |client: &mut BlockingSession| client.ok(&json!({"cmd": "uploads"}))["uploads"].take();
         let started = Instant::now();
-        while listed(line) == json!([]) {
+        while listed(client) == json!([]) {
             assert!(started.elapsed() < PATIENCE, "what was cut off is not kept");
             std::thread::yield_now();
         }
     }
 
-    /// Uploads while the disk thread is traced, and perhaps hindered.
+    /// Uploads while the disk thread is traced, and possibly faults are injected.
     fn traced(&self, scenario: &Scenario, inject: Option<&str>) -> io::Result<Traced> {
         let (daemon, mut line) = self.start();
         self.prepare(&mut line, scenario);
         let thread = self.disk_thread(daemon.id(), &mut line)?;
         let inject = inject.map_or("trace=all".into(), |inject| format!("inject={inject}"));
-        let strace = Strace::attach(thread, &["-e", &inject], self.place.path())?;
+        let strace = Strace::attach(thread, &["-e", &inject], self.temp_dir.path())?;
         let answer = scenario.upload(&mut line);
         let calls = calls(&strace.detach(answer.is_err()), &self.data());
         Ok(Traced {
@@ -242,22 +244,22 @@ impl Bench {
         })
     }
 
-    /// The thread of the server that works on the disk: it is the one that is seen to.
-    fn disk_thread(&self, process: Pid, line: &mut BlockingSession) -> io::Result<Pid> {
-        let strace = Strace::attach(process, &["-f"], self.place.path())?;
-        line.ok(&json!({"cmd": "stat", "path": "/old.bin"}));
+    /// The disk thread of the server.
+    fn disk_thread(&self, process: Pid, client: &mut BlockingSession) -> io::Result<Pid> {
+        let strace = Strace::attach(process, &["-f"], self.temp_dir.path())?;
+        client.ok(&json!({"cmd": "stat", "path": "/old.bin"}));
         let trace = strace.detach(false);
         let data = self.data();
         let data = data.to_str().expect("text");
-        let call = trace.lines().find(|line| line.contains(data));
+        let call = trace.lines().find(|client| client.contains(data));
         let id = call.and_then(|call| call.split_whitespace().next()?.parse().ok());
         Ok(id
             .and_then(Pid::from_raw)
             .unwrap_or_else(|| panic!("no call on the disk in {trace}")))
     }
 
-    /// Has the `nth` call of this name go wrong; what came of it, or nothing if that was not the
-    /// call that was aimed at.
+    /// Injects a fault into the `nth` call of this name; returns the result, or `None` if another
+    /// call was hit.
     fn strike(
         &self,
         scenario: &Scenario,
@@ -308,7 +310,7 @@ impl Bench {
     }
 }
 
-/// An upload that was traced.
+/// A traced upload.
 struct Traced {
     daemon: ServerProcess,
     line: BlockingSession,
@@ -325,7 +327,7 @@ enum UploadResult {
 }
 
 #[test]
-fn a_fault_at_any_system_call_of_an_upload_harms_nothing() {
+fn a_fault_at_any_system_call_of_an_upload_damages_nothing() {
     let bench = Bench::new();
     let everything = std::env::var("HAUL_FAULTS").is_ok_and(|faults| faults == "all");
     let mut tally: BTreeMap<_, usize> = BTreeMap::new();
@@ -346,7 +348,7 @@ fn a_fault_at_any_system_call_of_an_upload_harms_nothing() {
                 std::slice::from_ref(&FAULTS[turn % FAULTS.len()])
             };
             for fault in faults {
-                // Its like elsewhere may come before it, such as writes that wake a thread.
+                // Other calls of the same name may precede it, such as writes that wake a thread.
                 let nths = (0..TRIES).map(|n| aim.ordinal + n % 5);
                 let mut came = nths.filter_map(|nth| bench.strike(&scenario, aim, nth, fault));
                 let came = came

@@ -1,4 +1,4 @@
-//! Directories, files and shared folders, as a member finds them.
+//! Commands on directories, files and shared folders.
 
 use std::collections::BTreeSet;
 
@@ -116,7 +116,7 @@ async fn files_and_directories_are_not_taken_for_each_other() {
 }
 
 #[tokio::test]
-async fn stat_tells_version_and_digest_and_the_version_changes_with_the_file() {
+async fn stat_returns_version_and_digest_and_the_version_changes_with_the_file() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     let put = client.put("a", b"one").await["ok"].take();
@@ -139,7 +139,7 @@ async fn stat_tells_version_and_digest_and_the_version_changes_with_the_file() {
 }
 
 #[tokio::test]
-async fn a_large_directory_is_listed_whole_page_by_page() {
+async fn a_large_directory_is_listed_completely_page_by_page() {
     let server = TestServer::start().await;
     let home = server.home("alice");
     let mut client = server.log_in("alice").await;
@@ -173,7 +173,7 @@ async fn a_large_directory_is_listed_whole_page_by_page() {
 }
 
 #[tokio::test]
-async fn a_move_is_whole_and_replaces_only_where_asked() {
+async fn a_move_is_atomic_and_replaces_only_on_request() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     client.put("a", b"a").await;
@@ -244,7 +244,7 @@ async fn a_copy_is_made_on_the_server_and_counted() {
 }
 
 #[tokio::test]
-async fn a_directory_is_copied_whole() {
+async fn a_directory_is_copied_with_its_content() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     client
@@ -265,7 +265,7 @@ async fn a_directory_is_copied_whole() {
 }
 
 #[tokio::test]
-async fn hash_computes_every_digest_also_of_files_that_came_another_way() {
+async fn hash_computes_every_digest_even_of_files_that_were_not_uploaded() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     std::fs::write(server.home("alice").join("a"), b"abc").expect("written");
@@ -306,11 +306,11 @@ async fn hash_computes_every_digest_also_of_files_that_came_another_way() {
 }
 
 #[tokio::test]
-async fn a_hash_that_nobody_waits_for_any_more_ends_and_makes_room_for_others() {
+async fn a_hash_of_a_closed_session_ends_and_frees_its_slot() {
     let server = TestServer::start().await;
     let mut waiting = server.log_in("bob").await;
     waiting.put("small", b"abc").await;
-    // More of them than may run at once, and each would take hours.
+    // More hashes than may run at once, each of which would take hours.
     for _ in 0..64 {
         let mut client = server.log_in("alice").await;
         let huge = server.home("alice").join("huge");
@@ -362,7 +362,7 @@ async fn a_file_in_a_home_is_invisible_to_other_users() {
     }
 }
 
-/// A server with the folder `team`, in which alice and bob may do what is given.
+/// A server with the folder `team`, in which alice and bob have the given rights.
 async fn with_team(alice: &str, bob: Option<&str>) -> (TestServer, RawClient, RawClient) {
     let server = TestServer::start().await;
     let team = "team".parse().expect("a name");
@@ -402,7 +402,7 @@ async fn a_shared_folder_is_mounted_into_the_view_of_its_members_only() {
 }
 
 #[tokio::test]
-async fn members_share_what_is_in_a_folder_and_readers_only_read() {
+async fn members_share_the_files_of_a_folder_and_readers_cannot_write() {
     let (_server, mut alice, mut bob) = with_team("rw", Some("r")).await;
     alice.put("/team/a.csv", b"1,2").await;
     assert_eq!(
@@ -432,7 +432,7 @@ async fn members_share_what_is_in_a_folder_and_readers_only_read() {
 }
 
 #[tokio::test]
-async fn a_drop_box_takes_files_and_shows_none() {
+async fn a_write_only_folder_accepts_files_and_lists_none() {
     let (_server, mut alice, mut bob) = with_team("rw", Some("drop")).await;
     assert!(bob.put("/team/secret", b"from bob").await["ok"].is_object());
     bob.fails(json!({"cmd": "ls", "path": "/team"}), "denied")
@@ -488,7 +488,7 @@ async fn the_mount_itself_cannot_be_removed_moved_or_replaced() {
 }
 
 #[tokio::test]
-async fn a_file_moves_between_home_and_folder_with_its_bytes_counted_where_it_is() {
+async fn a_move_between_home_and_folder_moves_the_charge_to_the_quota() {
     let (_server, mut alice, mut bob) = with_team("rw", Some("r")).await;
     alice.put("a", &[7; 500]).await;
     alice

@@ -61,7 +61,7 @@ fn the_clients_stay_short_enough_to_be_read() {
     }
 }
 
-/// Whether there is an interpreter.
+/// Whether the interpreter is installed.
 fn is_installed(interpreter: &str, test: &str) -> bool {
     requirements::program(
         interpreter,
@@ -120,7 +120,7 @@ async fn the_clients_fail_where_the_server_refuses() {
     }
 }
 
-/// Runs a client until it ends; one that speaks TLS gets the fingerprint first.
+/// Runs a client until it ends; a TLS client gets the fingerprint first.
 async fn run(
     interpreter: &'static str,
     client: &str,
@@ -154,7 +154,7 @@ async fn run_with(
         .args(["alice", PASSWORD])
         .arg(local)
         .arg(remote)
-        // No compiled copies beside the sources.
+        // Do not write compiled files next to the sources.
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .stdin(Stdio::null());
     let run = tokio::task::spawn_blocking(move || command.output());

@@ -1,4 +1,4 @@
-//! RELIABILITY, Framing: what bytes can do to a session, and that nobody else notices.
+//! RELIABILITY, Framing: hostile bytes end at most their own session.
 
 use std::time::Duration;
 
@@ -131,7 +131,7 @@ async fn a_connection_that_reads_nothing_does_not_delay_a_stopping_server() {
     let help = control(&json!({"cmd": "help"})).repeat(1000);
     let mut deaf = [server.connect().await, server.log_in("alice").await];
     for client in &mut deaf {
-        // Until nothing moves any more: the server has stopped reading.
+        // Write until the server has stopped reading.
         while let Ok(sent) = timeout(Duration::from_millis(500), client.stream.write(&help)).await {
             sent.expect("open");
         }
@@ -162,7 +162,8 @@ async fn the_server_stops_reading_from_a_client_that_does_not_read_replies() {
     let mut client = server.log_in("alice").await;
     let request = control(&json!({"cmd": "help"})).repeat(100);
     let mut sent = 0_usize;
-    // The server must stop reading long before it has taken 256 MiB of requests, and give up.
+    // The server must stop reading long before it has read 256 MiB of requests, and close the
+    // connection.
     while sent < 256 << 20 {
         if client.stream.write_all(&request).await.is_err() {
             break;
@@ -176,7 +177,7 @@ async fn the_server_stops_reading_from_a_client_that_does_not_read_replies() {
 }
 
 #[tokio::test]
-async fn http_and_binary_junk_are_closed_without_a_word() {
+async fn http_and_binary_junk_are_closed_without_a_reply() {
     let server = TestServer::start().await;
     for junk in [
         &b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..],

@@ -1,5 +1,5 @@
-//! A disk that is full, and one without inodes: tests that run once more on a small tmpfs, in a
-//! namespace of their own. Where that is not to be had they say so.
+//! A full disk, and one without free inodes: tests that run again on a small tmpfs in a separate
+//! namespace. Without namespaces they are skipped.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -37,7 +37,7 @@ fn on_a_small_disk(name: &str, options: &str) {
 }
 
 struct Full {
-    place: tempfile::TempDir,
+    temp_dir: tempfile::TempDir,
     token: String,
     daemon: Option<ServerProcess>,
 }
@@ -48,20 +48,20 @@ impl Full {
     }
 
     fn started(start: impl FnOnce(&Path) -> ServerProcess) -> Self {
-        let place = tempfile::tempdir().expect("a directory");
-        let data = place.path().join("data");
+        let temp_dir = tempfile::tempdir().expect("a directory");
+        let data = temp_dir.path().join("data");
         operate(&data, "user add alice", "hunter2 hunter2\n");
         let token = operate(&data, "token add alice", "");
         let daemon = Some(start(&data));
         Self {
-            place,
+            temp_dir,
             token,
             daemon,
         }
     }
 
     fn data(&self) -> std::path::PathBuf {
-        self.place.path().join("data")
+        self.temp_dir.path().join("data")
     }
 
     fn log_in(&self) -> BlockingSession {
@@ -74,7 +74,7 @@ impl Full {
         self.daemon = Some(ServerProcess::start_on(&self.data()));
     }
 
-    /// Asks for `path` of the operators' address until the answer begins so.
+    /// Requests `path` from the operators' address until the answer begins with `wanted`.
     fn is_asked_until(&self, path: &str, wanted: &str) {
         let daemon = self.daemon.as_ref().expect("it runs");
         let start = Instant::now();
@@ -95,20 +95,22 @@ impl Full {
     }
 }
 
-/// Sends an upload of unknown size that has no end, until it is refused; the refusal.
-fn put_without_end(line: &mut BlockingSession, path: &str) -> serde_json::Value {
+/// Sends data of an upload of unknown size until it is refused; returns the refusal.
+fn put_without_end(client: &mut BlockingSession, path: &str) -> serde_json::Value {
     let piece = vec![b'x'; 500_000];
-    line.send(&json!({"id": 5, "cmd": "put", "path": path}))
+    client
+        .send(&json!({"id": 5, "cmd": "put", "path": path}))
         .expect("it reads");
     for _ in 0..200 {
-        line.send_data(5, &piece).expect("it reads");
+        client.send_data(5, &piece).expect("it reads");
     }
-    line.send(&json!({"id": 5, "cmd": "end"}))
+    client
+        .send(&json!({"id": 5, "cmd": "end"}))
         .expect("it reads");
-    line.final_reply().expect("it answers")
+    client.final_reply().expect("it answers")
 }
 
-/// Takes up all that is left of the disk.
+/// Fills the remaining space of the disk.
 fn fill(path: &Path) {
     let mut file = File::create(path).expect("made");
     let mut piece = vec![b'x'; 1 << 20];
@@ -120,7 +122,7 @@ fn fill(path: &Path) {
 }
 
 #[test]
-fn on_a_full_disk_the_server_lives_keeps_what_it_has_and_goes_on_when_there_is_room() {
+fn a_full_disk_costs_no_stored_file_and_the_server_resumes_once_there_is_space() {
     on_a_small_disk("full_disk::fills_the_disk", "size=24m");
 }
 
@@ -128,19 +130,19 @@ fn on_a_full_disk_the_server_lives_keeps_what_it_has_and_goes_on_when_there_is_r
 #[ignore = "wants a small disk: run by the test above"]
 fn fills_the_disk() {
     let mut full = Full::new();
-    let mut line = full.log_in();
+    let mut client = full.log_in();
     let old = Chance::new(1).bytes(8 << 20);
-    let stored = line.put(json!({"path": "old", "size": old.len()}), &old);
+    let stored = client.put(json!({"path": "old", "size": old.len()}), &old);
     assert!(stored.expect("it lives")["ok"].is_object());
     for path in ["old", "new"] {
-        let refusal = put_without_end(&mut line, path);
+        let refusal = put_without_end(&mut client, path);
         assert_eq!(refusal["error"]["code"], "no_space", "{refusal}");
-        let declared = line.put(json!({"path": path, "size": 17 << 20}), b"");
+        let declared = client.put(json!({"path": path, "size": 17 << 20}), b"");
         assert_eq!(declared.expect("it lives")["error"]["code"], "no_space");
         full.assert_nothing_staged();
     }
     for to in ["copy", "another"] {
-        let copied = line.call(&json!({"cmd": "cp", "from": "old", "to": to}));
+        let copied = client.call(&json!({"cmd": "cp", "from": "old", "to": to}));
         let copied = copied.expect("it lives");
         match to {
             "copy" => assert!(copied["ok"].is_object(), "{copied}"),
@@ -148,8 +150,8 @@ fn fills_the_disk() {
         }
     }
     full.assert_nothing_staged();
-    // Not a byte is left now, not for the server's own records either.
-    let filler = full.place.path().join("filler");
+    // No space is left now, even for the server's own records.
+    let filler = full.temp_dir.path().join("filler");
     fill(&filler);
     full.is_asked_until(
         "/readyz",
@@ -157,23 +159,23 @@ fn fills_the_disk() {
     );
     full.is_asked_until("/healthz", "200 ok");
     let mut another = full.log_in();
-    assert!(line.get("old").expect("it lives").0 == old);
+    assert!(client.get("old").expect("it lives").0 == old);
     for put in [json!({"path": "new"}), json!({"path": "old", "size": 1})] {
         let refusal = another.put(put, b"x").expect("it lives");
         assert_eq!(refusal["error"]["code"], "no_space", "{refusal}");
     }
     full.restart();
-    let mut line = full.log_in();
-    assert!(line.get("old").expect("it lives").0 == old);
-    line.ok(&json!({"cmd": "rm", "path": "copy"}));
-    let stored = line.put(json!({"path": "old", "size": 1000}), &old[..1000]);
+    let mut client = full.log_in();
+    assert!(client.get("old").expect("it lives").0 == old);
+    client.ok(&json!({"cmd": "rm", "path": "copy"}));
+    let stored = client.put(json!({"path": "old", "size": 1000}), &old[..1000]);
     assert!(stored.expect("it lives")["ok"].is_object());
     fs::remove_file(filler).expect("removed");
     full.is_asked_until("/readyz", "200 ready");
-    let stored = line.put(json!({"path": "new", "size": old.len()}), &old);
+    let stored = client.put(json!({"path": "new", "size": old.len()}), &old);
     assert!(stored.expect("it lives")["ok"].is_object());
     full.assert_nothing_staged();
-    let df = line.ok(&json!({"cmd": "df"}));
+    let df = client.ok(&json!({"cmd": "df"}));
     assert_eq!(
         (&df["used"], &df["files"]),
         (&json!(old.len() + 1000), &json!(2))
@@ -183,13 +185,13 @@ fn fills_the_disk() {
 #[test]
 fn a_file_beyond_the_limit_of_file_sizes_is_refused_and_the_server_lives() {
     let full = Full::started(|data| ServerProcess::start_with_file_size(data, 8 * 1024));
-    let mut line = full.log_in();
+    let mut client = full.log_in();
     let content = Chance::new(1).bytes(5 << 20);
     for put in [
         json!({"path": "a"}),
         json!({"path": "a", "size": content.len()}),
     ] {
-        let refusal = line.put(put, &content).expect("it lives");
+        let refusal = client.put(put, &content).expect("it lives");
         let error = &refusal["error"];
         assert_eq!(error["code"], "too_large", "{refusal}");
         let message = error["message"].as_str().expect("text");
@@ -197,13 +199,13 @@ fn a_file_beyond_the_limit_of_file_sizes_is_refused_and_the_server_lives() {
         full.assert_nothing_staged();
     }
     let small = &content[..4 << 20];
-    let stored = line.put(json!({"path": "a", "size": small.len()}), small);
+    let stored = client.put(json!({"path": "a", "size": small.len()}), small);
     assert!(stored.expect("it lives")["ok"].is_object());
-    assert!(line.get("a").expect("it lives").0 == small);
+    assert!(client.get("a").expect("it lives").0 == small);
 }
 
 #[test]
-fn a_mount_inside_a_home_is_warned_of_and_takes_no_files() {
+fn a_mount_inside_a_home_is_reported_and_accepts_no_files() {
     on_a_small_disk("full_disk::mount_in_folder", "size=48m");
 }
 
@@ -220,23 +222,23 @@ fn mount_in_folder() {
     });
     let daemon = full.daemon.as_ref().expect("it runs");
     let warned = daemon.started.iter();
-    let mut warned = warned.filter(|line| line["event"] == "mounted_inside");
+    let mut warned = warned.filter(|client| client["event"] == "mounted_inside");
     let path = warned.next().expect("a warning")["path"].to_string();
     assert!(path.contains("/homes/alice/disk"), "{path}");
     assert!(warned.next().is_none());
-    let mut line = full.log_in();
+    let mut client = full.log_in();
     for put in [
         json!({"path": "disk/a", "size": 1}),
         json!({"path": "disk/a"}),
     ] {
-        let refused = line.put(put, b"x").expect("it lives");
+        let refused = client.put(put, b"x").expect("it lives");
         assert_eq!(refused["error"]["code"], "unsupported", "{refused}");
     }
     full.assert_nothing_staged();
 }
 
 #[test]
-fn puts_that_together_want_more_than_the_disk_has_leave_its_floor() {
+fn concurrent_puts_larger_than_the_disk_leave_the_free_space_floor() {
     on_a_small_disk("full_disk::puts_at_once", "size=48m");
 }
 
@@ -246,28 +248,30 @@ fn puts_at_once() {
     const PUTS: u32 = 12;
     const SIZE: u64 = 8 << 20;
     let full = Full::new();
-    let disk = || rustix::fs::statvfs(full.place.path()).expect("a disk");
+    let disk = || rustix::fs::statvfs(full.temp_dir.path()).expect("a disk");
     let floor = disk().f_blocks / 100;
     let content = Chance::new(1).bytes(SIZE);
     let mut lines: Vec<_> = (0..PUTS).map(|_| full.log_in()).collect();
-    let begin = |line: &mut BlockingSession, path: String| {
-        line.send(&json!({"id": 5, "cmd": "put", "path": path, "size": SIZE}))
+    let begin = |client: &mut BlockingSession, path: String| {
+        client
+            .send(&json!({"id": 5, "cmd": "put", "path": path, "size": SIZE}))
             .expect("it reads");
     };
-    for (number, line) in lines.iter_mut().enumerate() {
-        begin(line, format!("f{number}"));
+    for (number, client) in lines.iter_mut().enumerate() {
+        begin(client, format!("f{number}"));
     }
     for piece in content.chunks(500_000) {
-        for line in &mut lines {
-            line.send_data(5, piece).expect("it reads");
+        for client in &mut lines {
+            client.send_data(5, piece).expect("it reads");
         }
         assert!(disk().f_bavail >= floor);
     }
     let mut stored = 0;
-    for line in &mut lines {
-        line.send(&json!({"id": 5, "cmd": "end"}))
+    for client in &mut lines {
+        client
+            .send(&json!({"id": 5, "cmd": "end"}))
             .expect("it reads");
-        let reply = line.final_reply().expect("it answers");
+        let reply = client.final_reply().expect("it answers");
         assert!(disk().f_bavail >= floor);
         if reply["ok"].is_object() {
             stored += 1;
@@ -276,20 +280,20 @@ fn puts_at_once() {
         }
     }
     assert!((1..PUTS).contains(&stored), "{stored}");
-    let mut line = full.log_in();
-    let said = line.ok(&json!({"cmd": "say", "to": "alice", "text": "there is room for this"}));
-    assert!(said["seq"].is_number(), "{said}");
+    let mut client = full.log_in();
+    let stderr = client.ok(&json!({"cmd": "say", "to": "alice", "text": "there is room for this"}));
+    assert!(stderr["seq"].is_number(), "{stderr}");
     let copies = (0..8).map(|number| json!({"cmd": "cp", "from": "old", "to": number.to_string()}));
-    let old = line.put(json!({"path": "old"}), &content[..1 << 20]);
+    let old = client.put(json!({"path": "old"}), &content[..1 << 20]);
     if old.expect("it lives")["ok"].is_object() {
-        copies.for_each(|copy| drop(line.call(&copy).expect("it lives")));
+        copies.for_each(|copy| drop(client.call(&copy).expect("it lives")));
     }
     assert!(disk().f_bavail >= floor);
     full.assert_nothing_staged();
 }
 
 #[test]
-fn a_backup_that_finds_no_room_says_so_and_is_none() {
+fn a_backup_without_enough_space_reports_it_and_leaves_nothing() {
     on_a_small_disk("full_disk::backs_up_to_a_full_disk", "size=24m");
 }
 
@@ -297,28 +301,28 @@ fn a_backup_that_finds_no_room_says_so_and_is_none() {
 #[ignore = "wants a small disk: run by the test above"]
 fn backs_up_to_a_full_disk() {
     let full = Full::new();
-    let mut line = full.log_in();
+    let mut client = full.log_in();
     let content = Chance::new(1).bytes(8 << 20);
-    let stored = line.put(json!({"path": "a", "size": content.len()}), &content);
+    let stored = client.put(json!({"path": "a", "size": content.len()}), &content);
     assert!(stored.expect("it lives")["ok"].is_object());
-    let filler = full.place.path().join("filler");
+    let filler = full.temp_dir.path().join("filler");
     fill(&filler);
     let back_up = |name: &str, why: &str| {
-        let copy = full.place.path().join(name);
+        let copy = full.temp_dir.path().join(name);
         let output = haul()
             .args(["backup", "--data"])
             .args([&full.data(), &copy])
             .output()
             .expect("it runs");
-        let said = String::from_utf8(output.stderr).expect("text");
-        let said = said.trim_end();
-        assert_eq!(output.status.code(), Some(1), "{said}");
+        let reply = String::from_utf8(output.stderr).expect("text");
+        let reply = reply.trim_end();
+        assert_eq!(output.status.code(), Some(1), "{reply}");
         let begin = format!("haul: backup: cannot make a backup in {}: ", copy.display());
-        assert!(said.starts_with(&begin) && said.ends_with(why), "{said}");
-        assert!(!said.contains('\n'), "{said}");
+        assert!(reply.starts_with(&begin) && reply.ends_with(why), "{reply}");
+        assert!(!reply.contains('\n'), "{reply}");
         assert!(!copy.join("haul.db").exists());
     };
-    // No room for the accounts; then for these, but not for the file.
+    // First there is no space for the accounts, then for the accounts but not for the file.
     back_up("copy", "disk is full");
     let shorter = File::options().write(true).open(&filler).expect("there");
     let length = shorter.metadata().expect("there").len();
@@ -327,7 +331,7 @@ fn backs_up_to_a_full_disk() {
 }
 
 #[test]
-fn without_inodes_the_server_lives_and_goes_on_when_there_are_some() {
+fn without_free_inodes_the_server_keeps_running_and_resumes_once_there_are_some() {
     on_a_small_disk("full_disk::uses_up_the_inodes", "size=24m,nr_inodes=60");
 }
 
@@ -335,11 +339,11 @@ fn without_inodes_the_server_lives_and_goes_on_when_there_are_some() {
 #[ignore = "wants a small disk: run by the test above"]
 fn uses_up_the_inodes() {
     let mut full = Full::new();
-    let mut line = full.log_in();
+    let mut client = full.log_in();
     let mut stored = 0;
     let refusal = loop {
         let path = format!("f{stored}");
-        let reply = line
+        let reply = client
             .put(json!({"path": path, "size": 1}), b"x")
             .expect("it lives");
         if reply["ok"].is_null() {
@@ -349,24 +353,24 @@ fn uses_up_the_inodes() {
         assert!(stored < 60, "there are inodes for more than there can be");
     };
     assert_eq!(refusal["error"]["code"], "no_space", "{refusal}");
-    let made = line
+    let made = client
         .call(&json!({"cmd": "mkdir", "path": "dir"}))
         .expect("it lives");
     assert_eq!(made["error"]["code"], "no_space", "{made}");
     full.assert_nothing_staged();
-    let replaced = line.put(json!({"path": "f0"}), b"new").expect("it lives");
+    let replaced = client.put(json!({"path": "f0"}), b"new").expect("it lives");
     assert_eq!(replaced["error"]["code"], "no_space", "{replaced}");
-    assert_eq!(line.get("f0").expect("it lives").0, b"x");
+    assert_eq!(client.get("f0").expect("it lives").0, b"x");
     full.restart();
-    let mut line = full.log_in();
-    let df = line.ok(&json!({"cmd": "df"}));
+    let mut client = full.log_in();
+    let df = client.ok(&json!({"cmd": "df"}));
     assert_eq!(
         (&df["used"], &df["files"]),
         (&json!(stored), &json!(stored))
     );
-    line.ok(&json!({"cmd": "rm", "path": "f1"}));
-    let replaced = line.put(json!({"path": "f0"}), b"new").expect("it lives");
+    client.ok(&json!({"cmd": "rm", "path": "f1"}));
+    let replaced = client.put(json!({"path": "f0"}), b"new").expect("it lives");
     assert!(replaced["ok"].is_object(), "{replaced}");
-    line.ok(&json!({"cmd": "mkdir", "path": "dir"}));
+    client.ok(&json!({"cmd": "mkdir", "path": "dir"}));
     full.assert_nothing_staged();
 }

@@ -1,4 +1,4 @@
-//! A server to test against, and a client that speaks raw frames and knows nothing of haul's code.
+//! A server under test, and a client of raw frames that shares no code with haul.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,10 +22,10 @@ use tokio_util::sync::CancellationToken;
 /// The password of every user that [`TestServer`] makes.
 pub(crate) const PASSWORD: &str = "correct horse";
 
-/// No test waits longer than this for anything; a hang is a failure that names its place.
+/// The longest time that a test waits; a hang is a failure that names what was awaited.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Waits for something that comes soon, if it ever does.
+/// Polls until `look` returns a value; panics after the longest wait.
 pub(crate) async fn soon<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let looking = async {
         loop {
@@ -39,7 +39,7 @@ pub(crate) async fn soon<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>
     found.unwrap_or_else(|_| panic!("waited in vain for: {what}"))
 }
 
-/// A server on a free port of the loopback interface and a data directory of its own.
+/// A server on a free port of the loopback interface, with its own data directory.
 pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
     pub(crate) accounts: Accounts,
@@ -50,12 +50,13 @@ pub(crate) struct TestServer {
 }
 
 impl TestServer {
-    /// With the default settings, any number of connections, and the users `alice` and `bob`.
+    /// Starts with the default settings, any number of connections, and the users `alice` and
+    /// `bob`.
     pub(crate) async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
 
-    /// With settings changed by `change`.
+    /// Starts with the settings that `change` sets.
     pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let data = tempfile::tempdir().expect("a temporary directory");
         let server = Self::start_on(data, change).await;
@@ -66,7 +67,7 @@ impl TestServer {
 
     async fn start_on(data: TempDir, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
-        // All that tests connect comes from one address.
+        // All connections of tests come from one address.
         config.limits.sessions_per_address = 0;
         config.server.data = data.path().to_owned();
         change(&mut config);
@@ -75,7 +76,7 @@ impl TestServer {
         Self::start_at(bound.expect("a free port"), data, config).await
     }
 
-    /// On sockets that are there already.
+    /// Starts on existing sockets.
     pub(crate) async fn start_at(
         (listener, datagrams): (TcpListener, Option<UdpSocket>),
         data: TempDir,
@@ -119,8 +120,7 @@ impl TestServer {
             .expect("a new user");
     }
 
-    /// Where the files of `user` lie on the server's disk.
-    /// Makes a user with the admin right.
+    /// Adds a user with the admin right.
     pub(crate) async fn add_admin(&self, name: &str) {
         self.add_user(name, SpaceLimits::default()).await;
         let name: UserName = name.parse().expect("a user name");
@@ -142,14 +142,14 @@ impl TestServer {
         self.data.path()
     }
 
-    /// Uploads that lie on the server's disk and are not finished.
+    /// The number of entries in staging.
     pub(crate) fn staged(&self) -> usize {
         std::fs::read_dir(self.data.path().join("staging"))
             .expect("staging")
             .count()
     }
 
-    /// The bytes of unfinished uploads.
+    /// The bytes of the entries in staging.
     pub(crate) fn staged_bytes(&self) -> u64 {
         let entries = std::fs::read_dir(self.data.path().join("staging")).expect("staging");
         // An upload may end meanwhile.
@@ -157,7 +157,7 @@ impl TestServer {
         sizes.sum()
     }
 
-    /// A connection that has said nothing yet.
+    /// A connection on which nothing has been sent yet.
     pub(crate) async fn connect(&self) -> RawClient {
         RawClient::connect(self.address).await
     }
@@ -170,7 +170,7 @@ impl TestServer {
         client
     }
 
-    /// Tells the server to stop, without waiting for it.
+    /// Starts the shutdown of the server, without waiting for it.
     pub(crate) fn begin_shutdown(&self) {
         self.shutdown.cancel();
     }
@@ -200,7 +200,7 @@ pub(crate) enum Received {
     Closed,
 }
 
-/// A client made of a socket, four bytes of length and `serde_json`.
+/// A client made of a socket, a length of four bytes and `serde_json`.
 pub(crate) struct RawClient<S = TcpStream> {
     pub(crate) stream: S,
     pub(crate) events: Vec<Value>,
@@ -219,7 +219,7 @@ pub(crate) fn data(stream: u32, chunk: &[u8]) -> Vec<u8> {
     frame(&payload)
 }
 
-/// Any payload, with its length in front.
+/// Any payload as a frame.
 pub(crate) fn frame(payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("a short payload");
     let mut bytes = length.to_be_bytes().to_vec();
@@ -265,7 +265,7 @@ impl RawClient {
         Self::new(stream)
     }
 
-    /// The two directions, for who sends and receives at once.
+    /// The two directions, to send and receive at the same time.
     pub(crate) fn split(&mut self) -> (RawReceiver<ReadHalf<'_>>, WriteHalf<'_>) {
         let (reader, writer) = self.stream.split();
         (RawReceiver(reader), writer)
@@ -298,7 +298,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
         RawReceiver(&mut self.stream).receive().await
     }
 
-    /// The next event that is not looked at yet.
+    /// The next event that has not been returned yet.
     pub(crate) async fn event(&mut self) -> Value {
         if !self.events.is_empty() {
             return self.events.remove(0);
@@ -309,7 +309,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
         }
     }
 
-    /// The next control frame that is no event.
+    /// The next control frame that is not an event.
     pub(crate) async fn reply(&mut self) -> Value {
         loop {
             match self.receive().await {
@@ -320,20 +320,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
         }
     }
 
-    /// Sends a request and takes its reply.
+    /// Sends a request and returns its reply.
     pub(crate) async fn call(&mut self, request: Value) -> Value {
         self.send(request).await;
         self.reply().await
     }
 
-    /// Sends a request that must succeed; what `ok` holds.
+    /// Sends a request that must succeed; returns its `ok`.
     pub(crate) async fn ok(&mut self, request: Value) -> Value {
         let mut reply = self.call(request.clone()).await;
         assert!(reply["ok"].is_object(), "{request} was answered {reply}");
         reply["ok"].take()
     }
 
-    /// Sends a request that must fail; the code and the whole error.
+    /// Sends a request that must fail; returns the code and the error.
     pub(crate) async fn error(&mut self, request: Value) -> (String, Value) {
         let mut reply = self.call(request.clone()).await;
         let code = reply["error"]["code"]
@@ -348,7 +348,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
         assert_eq!(actual, code, "{request} was answered {error}");
     }
 
-    /// Puts a whole file; the final reply.
+    /// Puts a complete file; returns the final reply.
     pub(crate) async fn put(&mut self, path: &str, content: &[u8]) -> Value {
         let mut bytes =
             control(&json!({"id": 900, "cmd": "put", "path": path, "size": content.len()}));
@@ -360,7 +360,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
         self.final_reply(900).await
     }
 
-    /// The reply that ends request `id`, past its `begin`.
+    /// The final reply to request `id`, after its `begin`.
     pub(crate) async fn final_reply(&mut self, id: u32) -> Value {
         loop {
             let reply = self.reply().await;
@@ -370,7 +370,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
         }
     }
 
-    /// Gets a file by any `get` request; its bytes and the final reply.
+    /// Sends a `get` request; returns the received bytes and the final reply.
     pub(crate) async fn get(&mut self, request: Value) -> (Vec<u8>, Value) {
         self.send(request).await;
         let mut content = Vec::new();
@@ -384,7 +384,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
         }
     }
 
-    /// Asserts that the server closes, after at most one refusal, which is returned.
+    /// Asserts that the server closes the connection after at most one refusal, which is returned.
     pub(crate) async fn closes(&mut self) -> Option<Value> {
         let refusal = match self.receive().await {
             Received::Closed => return None,
@@ -399,7 +399,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
         Some(refusal)
     }
 
-    /// Asserts that the server refuses with `code` and closes.
+    /// Asserts that the server refuses with `code` and closes the connection.
     pub(crate) async fn refuses(&mut self, code: &str) {
         let refusal = self.closes().await.expect("a refusal before the close");
         assert_eq!(refusal["error"]["code"], code, "{refusal}");

@@ -1,4 +1,4 @@
-//! RELIABILITY: what peers that mean harm can do to others, to memory and to descriptors: nothing.
+//! RELIABILITY: hostile peers affect no other client, and leak neither memory nor descriptors.
 
 use std::future::Future;
 use std::time::Duration;
@@ -17,20 +17,20 @@ use crate::harness::{RawClient, control, data, frame, soon};
 
 const MIB: u64 = 1 << 20;
 
-/// The parts of a round of attacks.
+/// The size of a round of attacks.
 #[derive(Debug, Clone, Copy)]
 struct Scale {
-    /// Connections that end with a frame that is none, after others that hold no request.
+    /// Connections that send malformed requests and end with an invalid frame.
     malformed: usize,
-    /// Sessions that log in and leave.
+    /// Sessions that log in and end.
     visits: usize,
-    /// Connections of each kind that are held all the while.
+    /// Connections of each kind that stay open during the round.
     held: usize,
-    /// At once, of those that come and go.
+    /// The concurrent connections of those that end.
     at_once: usize,
 }
 
-/// Frames in each connection that sends malformed ones.
+/// The malformed frames on each such connection.
 const FRAMES: usize = 10;
 
 const SMALL: Scale = Scale {
@@ -48,7 +48,7 @@ const LARGE: Scale = Scale {
 };
 
 #[tokio::test]
-async fn hostile_peers_leave_others_served_and_nothing_behind() {
+async fn hostile_peers_affect_no_other_client_and_leak_nothing() {
     let daemon = ServerProcess::start();
     let token = daemon.token();
     let mut calm = Calm::log_in(&daemon, &token).await;
@@ -58,7 +58,7 @@ async fn hostile_peers_leave_others_served_and_nothing_behind() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes; docs/TESTING.md says how to run it"]
-async fn two_hundred_thousand_malformed_frames_leave_others_served_and_nothing_behind() {
+async fn two_hundred_thousand_malformed_frames_affect_no_other_client_and_leak_nothing() {
     let daemon = ServerProcess::start();
     let token = daemon.token();
     let mut calm = Calm::log_in(&daemon, &token).await;
@@ -72,7 +72,7 @@ async fn two_hundred_thousand_malformed_frames_leave_others_served_and_nothing_b
     eprintln!("in the second round: {}", calm.take_latencies());
 }
 
-/// A second round like the first takes no more memory and leaves no descriptor open.
+/// Asserts that a second round needs no more memory and leaks no descriptor.
 async fn assert_flat(daemon: &ServerProcess, token: &str, calm: &mut Calm, scale: Scale) {
     let descriptors = descriptors_once_at_most(daemon, IDLE).await;
     let before = daemon.resident();
@@ -85,7 +85,7 @@ async fn assert_flat(daemon: &ServerProcess, token: &str, calm: &mut Calm, scale
         after / MIB
     );
     assert!(after < before + 16 * MIB, "{before}, then {after} bytes");
-    // The last of them may be gone a moment before what it had reserved.
+    // The resources of the last connection may be released a moment after its end.
     soon("only what is there to be read to be charged", async || {
         let used = calm.client.ok(json!({"cmd": "df"})).await;
         (used["files"] == 1).then_some(())
@@ -95,13 +95,13 @@ async fn assert_flat(daemon: &ServerProcess, token: &str, calm: &mut Calm, scale
     assert_eq!(staged.count(), 0, "uploads are left behind");
 }
 
-/// Descriptors that the connections to the database may hold or not.
+/// The descriptors that database connections may or may not hold.
 const DATABASE: usize = 12;
 
-/// More than a server needs for one session, and less than for all that were held.
+/// More descriptors than a server with one session needs, and fewer than with all held connections.
 const IDLE: usize = 60;
 
-/// How many descriptors are open, once they are no more than `most`.
+/// Waits until at most `most` descriptors are open, and returns their number.
 async fn descriptors_once_at_most(daemon: &ServerProcess, most: usize) -> usize {
     let give_up = Instant::now() + Duration::from_mins(1);
     loop {
@@ -117,7 +117,7 @@ async fn descriptors_once_at_most(daemon: &ServerProcess, most: usize) -> usize 
     }
 }
 
-/// A client that behaves, and wants what it asks for.
+/// A well-behaved client.
 struct Calm {
     client: RawClient,
     latencies: Vec<Duration>,
@@ -134,7 +134,7 @@ impl Calm {
         }
     }
 
-    /// Works until a round of attacks is over.
+    /// Works until a round of attacks has ended.
     async fn keep_on(&mut self, daemon: &ServerProcess, token: &str, scale: Scale) {
         let over = CancellationToken::new();
         let attacks = async {
@@ -149,7 +149,7 @@ impl Calm {
         tokio::join!(attacks, work);
     }
 
-    /// Puts a file, gets it back, looks around and removes it.
+    /// Puts a file, gets it back, lists the directory and removes the file.
     async fn work(&mut self) {
         let number = self.latencies.len();
         let content = format!("file {number}").repeat(500).into_bytes();
@@ -190,7 +190,7 @@ impl Calm {
     }
 }
 
-/// One round: those that hold on all the while, and those that come and go.
+/// One round, with connections that stay open and connections that end.
 async fn attack(address: &str, token: &str, scale: Scale) {
     let held = futures::stream::iter(0..scale.held)
         .then(|number| hold(address, token, number))
@@ -218,7 +218,7 @@ async fn many<F: Future<Output = ()>>(count: usize, at_once: usize, attack: impl
     attacks.for_each_concurrent(at_once, attack).await;
 }
 
-/// A connection whose end no TCP state outlives; `None` if the server takes none now.
+/// A connection that leaves no TCP state behind; `None` if the server accepts none now.
 async fn connect(address: &str) -> Option<TcpStream> {
     let stream = TcpStream::connect(address).await.ok()?;
     SockRef::from(&stream)
@@ -237,7 +237,7 @@ async fn connect_and_log_in(address: &str, token: &str) -> Option<TcpStream> {
     Some(stream)
 }
 
-/// Writes until it is done, or the other side takes no more.
+/// Writes all bytes, or as many as the peer accepts.
 async fn write(stream: &mut TcpStream, bytes: &[u8]) {
     let _ = timeout(Duration::from_millis(300), stream.write_all(bytes)).await;
 }
@@ -248,7 +248,7 @@ async fn read_to_the_end(stream: &mut TcpStream) {
     let _ = timeout(Duration::from_secs(20), reading).await;
 }
 
-/// Connections of five kinds that stay, and do no more.
+/// Connections of five kinds that stay open and do nothing more.
 async fn hold(address: &str, token: &str, number: usize) -> Vec<Option<TcpStream>> {
     let silent = connect(address).await;
     let mut cut_off = connect(address).await;
@@ -259,7 +259,7 @@ async fn hold(address: &str, token: &str, number: usize) -> Vec<Option<TcpStream
     if let Some(stream) = &mut deaf {
         let get = json!({"id": 2, "cmd": "get", "path": "large"});
         write(stream, &control(&get)).await;
-        // The replies are many times what is asked.
+        // The replies are many times as long as the requests.
         let help = control(&json!({"id": 3, "cmd": "help"}));
         write(stream, &help.repeat(20_000)).await;
     }
@@ -281,7 +281,7 @@ async fn hold(address: &str, token: &str, number: usize) -> Vec<Option<TcpStream
     vec![silent, cut_off, deaf, uploading, waiting]
 }
 
-/// One byte at a time, for as long as the server bears it.
+/// Sends one byte at a time until the server closes the connection.
 async fn write_slowly(address: String, token: String, number: usize) {
     loop {
         let stream = if number.is_multiple_of(2) {
@@ -302,7 +302,7 @@ async fn write_slowly(address: String, token: String, number: usize) {
     }
 }
 
-/// Frames without a request in them, and at last one that is no frame.
+/// Sends frames without a valid request, then an invalid frame.
 async fn send_malformed(address: &str, token: &str, number: usize) {
     let stream = if number.is_multiple_of(4) {
         connect_and_log_in(address, token).await
@@ -319,14 +319,14 @@ async fn send_malformed(address: &str, token: &str, number: usize) {
     bytes.extend(no_frame(number));
     write(&mut stream, &bytes).await;
     if number.is_multiple_of(8) {
-        // Without a look at what is answered.
+        // Ignores the replies.
         return;
     }
     let _ = stream.shutdown().await;
     read_to_the_end(&mut stream).await;
 }
 
-/// A sound frame that holds no sound request.
+/// A valid frame without a valid request.
 fn no_request(number: usize) -> Vec<u8> {
     let deep = format!("{{\"cmd\":{}", "[".repeat(2000));
     let long = format!("{{\"cmd\":\"{}\"}}", "x".repeat(3000));
@@ -347,7 +347,7 @@ fn no_request(number: usize) -> Vec<u8> {
     frame(texts[number % texts.len()])
 }
 
-/// Bytes that are no frame and end a connection.
+/// Invalid frames, which end a connection.
 fn no_frame(number: usize) -> Vec<u8> {
     match number % 12 {
         0 => vec![0; 4],
@@ -365,7 +365,7 @@ fn no_frame(number: usize) -> Vec<u8> {
     }
 }
 
-/// Logs in, and leaves in one way or another.
+/// Logs in, and disconnects in one of several ways.
 async fn visit(address: &str, token: &str, number: usize) {
     let Some(mut stream) = connect_and_log_in(address, token).await else {
         return;
@@ -376,7 +376,7 @@ async fn visit(address: &str, token: &str, number: usize) {
     }
 }
 
-/// Sizes that nobody has, and ends and cancels of nothing.
+/// Requests impossible sizes, and sends `end` and `cancel` without a transfer.
 async fn ask_for_too_much(address: &str, token: &str) {
     let Some(mut stream) = connect_and_log_in(address, token).await else {
         return;

@@ -42,7 +42,8 @@ async fn a_bad_request_is_answered_with_its_id_and_names_the_field() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     for (payload, field) in [
-        // Before the puts: an `end` that follows a refused put belongs to it and has no reply.
+        // This comes before the puts, because an `end` after a refused put belongs to it and has no
+        // reply.
         (&br#"{"id":9,"cmd":"end","digest":"md5:xyz"}"#[..], "digest"),
         (br#"{"id":9,"cmd":"fly"}"#, "cmd"),
         (br#"{"id":9,"cmd":"cd"}"#, "path"),
@@ -76,7 +77,7 @@ async fn a_bad_request_is_answered_with_its_id_and_names_the_field() {
 }
 
 #[tokio::test]
-async fn a_bad_request_with_the_id_of_an_open_put_does_not_look_like_its_reply() {
+async fn a_bad_request_with_the_id_of_an_open_put_is_not_taken_for_its_reply() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     client

@@ -1,5 +1,5 @@
-//! RELIABILITY, Login and Process: what strangers, one address and one user may take, and that
-//! nobody else notices when they try for more.
+//! RELIABILITY, Login and Process: the limits of connections without a login, of an address and of
+//! a user, and their effect on others.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::pin;
@@ -33,7 +33,7 @@ fn login(user: &str, password: &str) -> Value {
     json!({"cmd": "login", "user": user, "password": password})
 }
 
-/// A session of `user`, as soon as there may be one.
+/// A session of `user`, once the limits allow it.
 async fn log_in_soon(server: &TestServer, user: &str) -> RawClient {
     soon("a place for a session", async || {
         let mut client = server.connect().await;
@@ -47,16 +47,16 @@ async fn log_in_soon(server: &TestServer, user: &str) -> RawClient {
     .await
 }
 
-/// Whether the connection is of use.
+/// Whether the connection gets a reply.
 async fn is_served(client: &mut RawClient) -> bool {
     let hello = control(&json!({"cmd": "hello"}));
-    // It may be closed before that is written.
+    // The connection may be closed before the write.
     let written = client.stream.write_all(&hello).await;
     written.is_ok() && client.receive().await != Received::Closed
 }
 
 #[tokio::test]
-async fn one_address_has_no_more_connections_than_it_may_until_one_of_them_ends() {
+async fn the_connections_of_an_address_are_limited_until_one_ends() {
     let server = TestServer::start_with(|config| config.limits.sessions_per_address = 3).await;
     let mut members = Vec::new();
     for _ in 0..3 {
@@ -92,7 +92,7 @@ async fn at_the_connection_limit_a_login_evicts_the_oldest_silent_connection() {
         silent.push(client);
     }
     let mut second = server.log_in("bob").await;
-    let refusal = silent[0].closes().await.expect("it is told");
+    let refusal = silent[0].closes().await.expect("a refusal");
     assert_eq!(refusal["error"]["code"], "limited", "{refusal}");
     assert!(refusal["error"]["retry_after_ms"].is_u64(), "{refusal}");
     assert!(is_served(&mut silent[1]).await && is_served(&mut silent[2]).await);
@@ -100,7 +100,7 @@ async fn at_the_connection_limit_a_login_evicts_the_oldest_silent_connection() {
     for member in others.iter_mut().chain([&mut first, &mut second]) {
         member.ok(json!({"cmd": "ping"})).await;
     }
-    // All have logged in: the next one waits until one ends.
+    // All sessions are logged in, so the next connection waits until one ends.
     let mut waiting = server.connect().await;
     waiting.send(login("alice", PASSWORD)).await;
     first.ok(json!({"cmd": "quit"})).await;
@@ -108,7 +108,7 @@ async fn at_the_connection_limit_a_login_evicts_the_oldest_silent_connection() {
 }
 
 #[tokio::test]
-async fn a_hundred_times_as_many_silent_connections_as_there_are_places_shut_nobody_out() {
+async fn silent_connections_far_over_the_limit_do_not_prevent_a_login() {
     let server = TestServer::start_with(|config| {
         config.limits.sessions = 8;
         config.limits.sessions_per_address = 0;
@@ -138,7 +138,7 @@ async fn a_connection_that_reads_nothing_is_evicted_as_a_silent_one() {
     let help = control(&json!({"cmd": "help"})).repeat(1000);
     let mut deaf = [server.connect().await, server.connect().await];
     for client in &mut deaf {
-        // Until nothing moves any more: the server waits for the client to read.
+        // Write until the server waits for the client to read.
         while let Ok(sent) = timeout(Duration::from_millis(500), client.stream.write(&help)).await {
             sent.expect("open");
         }
@@ -149,7 +149,7 @@ async fn a_connection_that_reads_nothing_is_evicted_as_a_silent_one() {
 }
 
 #[tokio::test]
-async fn one_user_has_no_more_sessions_than_one_may_and_is_told_so() {
+async fn the_sessions_of_a_user_are_limited_and_the_error_says_so() {
     let server = TestServer::start_with(|config| config.limits.sessions_per_user = 2).await;
     let mut first = server.log_in("alice").await;
     let _second = server.log_in("alice").await;
@@ -163,7 +163,7 @@ async fn one_user_has_no_more_sessions_than_one_may_and_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_session_in_which_nothing_happens_is_told_goodbye_and_a_slow_transfer_is_not_nothing() {
+async fn an_idle_session_gets_a_goodbye_and_a_slow_transfer_is_not_idle() {
     let server = TestServer::start_with(|config| {
         config.limits.idle_timeout = Some(Duration::from_millis(300));
     })
@@ -177,7 +177,7 @@ async fn a_session_in_which_nothing_happens_is_told_goodbye_and_a_slow_transfer_
     ];
     slow.send_bytes(&begin.concat()).await;
     let goodbye = Received::Control(json!({"event": "goodbye", "reason": "idle"}));
-    // Twice as long as the slow one would live if it did not count.
+    // Twice the time after which the slow transfer would end as idle.
     let mut idle = pin!(async {
         for _ in 0..2 {
             let mut idle = server.log_in("bob").await;
@@ -220,7 +220,7 @@ async fn too_many_requests_before_a_login_close_the_connection_with_an_error() {
 }
 
 #[tokio::test]
-async fn after_five_wrong_guesses_even_the_right_one_waits_and_nothing_tells_who_exists() {
+async fn after_five_failures_every_login_is_delayed_whether_the_user_exists_or_not() {
     let server = TestServer::start().await;
     let mut answers = Vec::new();
     for user in ["alice", "nobody"] {
@@ -235,11 +235,11 @@ async fn after_five_wrong_guesses_even_the_right_one_waits_and_nothing_tells_who
         answers.push(error);
     }
     assert_eq!(answers[0], answers[1]);
-    // Others from there, and the victim from elsewhere, notice nothing.
+    // Other users at this address, and the user from other addresses, are not affected.
     server.log_in("bob").await;
     let mut victim = connect_from(2, server.address).await;
     victim.ok(login("alice", PASSWORD)).await;
-    // And a token is no password.
+    // A token is not accepted as a password.
     let name = "alice".parse().expect("a name");
     let token = server
         .accounts
@@ -296,7 +296,7 @@ async fn a_connection_on_which_ten_logins_failed_is_closed() {
 }
 
 #[tokio::test]
-async fn a_flood_of_logins_is_answered_whole_and_members_come_in_meanwhile() {
+async fn every_login_of_a_flood_is_answered_and_members_can_still_log_in() {
     let daemon = ServerProcess::start();
     let address = daemon.address.parse().expect("an address");
     let mut flood = JoinSet::new();
@@ -324,25 +324,25 @@ async fn a_flood_of_logins_is_answered_whole_and_members_come_in_meanwhile() {
             other => panic!("{other}"),
         }
     }
-    // Twenty for the address, and those that were under way by then.
+    // Twenty failures of the address, and the attempts in progress at that time.
     assert!((1..=36).contains(&hashed), "{hashed} passwords were hashed");
 }
 
 #[tokio::test]
 async fn a_login_whose_password_is_not_hashed_in_time_ends_at_the_login_deadline() {
-    let place = tempfile::tempdir().expect("a directory");
+    let temp_dir = tempfile::tempdir().expect("a directory");
     let slow = HashingCost {
         memory_kib: 19 * 1024,
         passes: 100,
     };
-    let accounts = Accounts::open(place.path()).await.expect("accounts");
+    let accounts = Accounts::open(temp_dir.path()).await.expect("accounts");
     let accounts = accounts.with_hashing_cost(slow).with_hashing_slots(1);
     let mut config = Config::default();
     config.limits.login_timeout = Duration::from_millis(500);
     let server = Server::new(
         accounts,
-        Store::open(place.path()).expect("a store"),
-        haul::messages::Messages::open(place.path())
+        Store::open(temp_dir.path()).expect("a store"),
+        haul::messages::Messages::open(temp_dir.path())
             .await
             .expect("messages"),
         config,
@@ -386,7 +386,7 @@ async fn denied_networks_cannot_connect_and_with_an_allow_list_only_its_networks
     assert_eq!(elsewhere.closes().await, None);
 }
 
-/// A PROXY header, version 2, for a connection from this address.
+/// A PROXY header of version 2 for a connection from this address.
 fn proxy_header(from: [u8; 4]) -> Vec<u8> {
     let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
     header.extend(from);
@@ -405,7 +405,7 @@ async fn behind_a_balancer(change: impl FnOnce(&mut Config)) -> TestServer {
 }
 
 #[tokio::test]
-async fn whom_a_balancer_names_is_the_client_for_every_limit() {
+async fn every_limit_applies_to_the_client_that_a_balancer_names() {
     let server = behind_a_balancer(|config| config.limits.sessions_per_address = 1).await;
     let connect = async |last| {
         let mut client = server.connect().await;
@@ -439,7 +439,7 @@ async fn a_client_named_by_a_balancer_is_never_local() {
 }
 
 #[tokio::test]
-async fn a_header_may_come_byte_by_byte_and_one_that_is_wrong_or_missing_ends_the_connection() {
+async fn a_header_may_arrive_byte_by_byte_and_an_invalid_or_missing_one_ends_the_connection() {
     let server = behind_a_balancer(|_| {}).await;
     let mut patient = server.connect().await;
     for byte in proxy_header([203, 0, 113, 7]) {
@@ -459,7 +459,7 @@ async fn a_header_may_come_byte_by_byte_and_one_that_is_wrong_or_missing_ends_th
 }
 
 #[tokio::test]
-async fn a_header_that_does_not_come_whole_ends_at_the_login_deadline() {
+async fn an_incomplete_header_ends_the_connection_at_the_login_deadline() {
     let server = behind_a_balancer(|config| {
         config.limits.login_timeout = Duration::from_millis(300);
     })
@@ -472,7 +472,7 @@ async fn a_header_that_does_not_come_whole_ends_at_the_login_deadline() {
 }
 
 #[tokio::test]
-async fn a_header_from_who_is_no_balancer_is_junk() {
+async fn a_header_from_an_address_that_is_no_balancer_is_junk() {
     let server = behind_a_balancer(|_| {}).await;
     let mut stranger = connect_from(2, server.address).await;
     stranger.send_bytes(&proxy_header([127, 0, 0, 1])).await;
@@ -484,7 +484,7 @@ async fn a_header_from_who_is_no_balancer_is_junk() {
 }
 
 #[tokio::test]
-async fn a_slow_reader_is_given_up_after_the_write_deadline_while_others_are_served() {
+async fn a_slow_reader_is_disconnected_at_the_write_deadline_while_others_are_served() {
     let server = TestServer::start_with(|config| {
         config.limits.write_timeout = Duration::from_millis(300);
         config.limits.sessions_per_user = 1;
@@ -497,7 +497,7 @@ async fn a_slow_reader_is_given_up_after_the_write_deadline_while_others_are_ser
     slow.send(json!({"id": 7, "cmd": "get", "path": "large"}))
         .await;
     let mut other = server.log_in("alice").await;
-    // While the slow session lives, bob cannot log in again.
+    // While the slow session exists, bob cannot log in again.
     soon("the end of the slow one", async || {
         other.ok(json!({"cmd": "ping"})).await;
         let reply = server.connect().await.call(login("bob", PASSWORD)).await;
@@ -511,7 +511,8 @@ async fn a_slow_reader_is_given_up_after_the_write_deadline_while_others_are_ser
 }
 
 #[tokio::test]
-async fn with_all_descriptors_used_up_the_oldest_without_a_login_go_and_a_member_gets_in() {
+async fn without_free_descriptors_the_oldest_connections_without_a_login_are_evicted_for_a_member()
+{
     let daemon = ServerProcess::start_with_descriptors(60);
     let token = daemon.token();
     let mut member = daemon.log_in(&token).await;

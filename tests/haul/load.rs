@@ -1,4 +1,4 @@
-//! Many sessions and large files: nothing stalls, and memory stays within bounds.
+//! Many sessions and large files: nothing stalls, and memory is bounded.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::harness::{RawClient, Received, control, data};
 
 const MIB: u64 = 1 << 20;
 
-/// `sessions` at once, each with five puts and five gets at once, in interleaved frames.
+/// Runs `sessions` concurrent sessions, each with five puts and five gets in interleaved frames.
 async fn many_transfers(daemon: &ServerProcess, sessions: usize, size: usize) {
     let token = daemon.token();
     let everyone = Arc::new(Barrier::new(sessions));
@@ -100,7 +100,7 @@ async fn an_idle_session_costs_less_than_16_kib() {
     for number in 0..500 {
         std::fs::write(directory.join(format!("entry {number}")), "").expect("a file");
     }
-    // The log keeps its last lines up to a mebibyte, whoever they are about.
+    // The log keeps up to a mebibyte of its last lines.
     for _ in 0..3000 {
         sessions[0].ok(json!({"cmd": "df"})).await;
     }
@@ -185,13 +185,13 @@ async fn a_directory_of_a_million_entries_is_listed_whole_in_little_memory() {
     let first = directory.join("entry 0");
     std::fs::write(&first, "").expect("a file");
     for number in 1..ENTRIES {
-        // File systems allow tens of thousands of links to one file, not a million.
+        // File systems allow only tens of thousands of links to one file.
         let name = directory.join(format!("entry {number}"));
         if number % 10_000 == 0 {
             std::fs::write(name, "").expect("a file");
         } else {
-            let whole = directory.join(format!("entry {}", number / 10_000 * 10_000));
-            std::fs::hard_link(whole, name).expect("a link");
+            let target = directory.join(format!("entry {}", number / 10_000 * 10_000));
+            std::fs::hard_link(target, name).expect("a link");
         }
     }
     let mut request = json!({"cmd": "ls", "path": "many"});

@@ -1,4 +1,4 @@
-//! The log as operators follow it: over the wire, in files, and what never stands in it.
+//! The log for operators: over the wire and in files, and without secrets.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -9,15 +9,15 @@ use serde_json::{Value, json};
 use crate::daemon::{ServerProcess, haul, operate};
 use crate::harness::{PASSWORD, RawClient, Received, TestServer};
 
-/// A daemon with the admin `root` and the user `alice`, who have the password of all tests.
+/// A daemon with the admin `root` and the user `alice`, with the password of all tests.
 fn daemon(settings: &[(&str, &str)]) -> (tempfile::TempDir, ServerProcess) {
-    let place = tempfile::tempdir().expect("a directory");
-    let data = place.path().join("data");
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let data = temp_dir.path().join("data");
     let daemon = ServerProcess::start_on_with(&data, settings);
     let password = format!("{PASSWORD}\n");
     operate(&data, "user add root --admin", &password);
     operate(&data, "user add alice", &password);
-    (place, daemon)
+    (temp_dir, daemon)
 }
 
 async fn log_in(daemon: &ServerProcess, user: &str) -> RawClient {
@@ -38,7 +38,7 @@ async fn lines(client: &mut RawClient, request: Value) -> (Vec<Value>, Value) {
 }
 
 #[tokio::test]
-async fn an_operator_reads_the_lines_that_they_ask_for() {
+async fn an_operator_reads_the_requested_log_lines() {
     let (_place, daemon) = daemon(&[]);
     let mut alice = log_in(&daemon, "alice").await;
     alice.put("a.txt", b"hello").await;
@@ -102,18 +102,22 @@ async fn a_follower_of_the_log_gets_new_lines_until_it_cancels() {
 
 #[tokio::test]
 async fn following_the_log_ends_with_the_admin_right() {
-    let (place, daemon) = daemon(&[]);
+    let (temp_dir, daemon) = daemon(&[]);
     let mut root = log_in(&daemon, "root").await;
     root.send(json!({"id": 7, "cmd": "logs", "follow": true, "last": 0}))
         .await;
     assert!(root.reply().await["begin"].is_object());
-    operate(&place.path().join("data"), "user set root --no-admin", "");
+    operate(
+        &temp_dir.path().join("data"),
+        "user set root --no-admin",
+        "",
+    );
     assert_eq!(root.final_reply(7).await["error"]["code"], "denied");
     root.ok(json!({"cmd": "ping"})).await;
 }
 
 #[tokio::test]
-async fn followers_take_no_place_of_other_requests_and_end_with_their_session() {
+async fn followers_of_the_log_use_no_request_slot_and_end_with_their_session() {
     let (_place, daemon) = daemon(&[("HAUL_LIMITS_REQUESTS", "1")]);
     let mut root = log_in(&daemon, "root").await;
     let follow = |id| json!({"id": id, "cmd": "logs", "follow": true, "event": "nothing"});
@@ -127,11 +131,11 @@ async fn followers_take_no_place_of_other_requests_and_end_with_their_session() 
     root.send(json!({"id": 8, "cmd": "cancel", "target": 4}))
         .await;
     assert_eq!(root.final_reply(4).await["error"]["code"], "cancelled");
-    // Nobody tells these, and no line comes for them.
-    let mut gone = log_in(&daemon, "root").await;
-    gone.send(follow(1)).await;
-    assert!(gone.reply().await["begin"].is_object());
-    drop(gone);
+    // The followers get no goodbye and no log line.
+    let mut disconnecting = log_in(&daemon, "root").await;
+    disconnecting.send(follow(1)).await;
+    assert!(disconnecting.reply().await["begin"].is_object());
+    drop(disconnecting);
     crate::harness::soon("its session has ended", async || {
         let reply = root.ok(json!({"cmd": "sessions"})).await;
         let sessions = reply["sessions"].as_array().map(Vec::len);
@@ -143,7 +147,7 @@ async fn followers_take_no_place_of_other_requests_and_end_with_their_session() 
 }
 
 #[tokio::test]
-async fn following_keeps_no_server_from_stopping() {
+async fn following_the_log_does_not_delay_a_stopping_server() {
     let (_place, daemon) = daemon(&[]);
     let mut root = log_in(&daemon, "root").await;
     root.send(json!({"id": 7, "cmd": "logs", "follow": true, "last": 0}))
@@ -154,7 +158,7 @@ async fn following_keeps_no_server_from_stopping() {
 }
 
 #[tokio::test]
-async fn the_level_changes_for_a_while_and_is_checked() {
+async fn the_log_level_changes_for_a_limited_time_and_is_validated() {
     let (_place, daemon) = daemon(&[]);
     let mut root = log_in(&daemon, "root").await;
     let now = root.ok(json!({"cmd": "log_level"})).await;
@@ -170,9 +174,9 @@ async fn the_level_changes_for_a_while_and_is_checked() {
         (now["level"] == "info").then_some(())
     })
     .await;
-    let (said, _) = lines(&mut root, json!({"id": 7, "cmd": "logs"})).await;
+    let (logged, _) = lines(&mut root, json!({"id": 7, "cmd": "logs"})).await;
     for event in ["log_level_changed", "log_level_back"] {
-        assert!(said.iter().any(|line| line["event"] == event), "{event}");
+        assert!(logged.iter().any(|line| line["event"] == event), "{event}");
     }
 }
 
@@ -189,15 +193,15 @@ fn daily(directory: &Path, name: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_audit_has_logins_and_changes_whatever_is_logged_and_no_secret_is_anywhere() {
+async fn the_audit_has_logins_and_changes_at_any_log_level_and_no_secret_is_logged() {
     let logs = tempfile::tempdir().expect("a directory");
     let (audit, log) = (logs.path().join("audit.log"), logs.path().join("haul.log"));
-    let (place, daemon) = daemon(&[
+    let (temp_dir, daemon) = daemon(&[
         ("HAUL_LOG_LEVEL", "trace"),
         ("HAUL_LOG_AUDIT_FILE", &audit.display().to_string()),
         ("HAUL_LOG_FILE", &log.display().to_string()),
     ]);
-    let token = operate(&place.path().join("data"), "token add alice", "");
+    let token = operate(&temp_dir.path().join("data"), "token add alice", "");
     let wrong = json!({"cmd": "login", "user": "alice", "password": "open sesame"});
     let mut stranger = RawClient::connect(&*daemon.address).await;
     stranger.fails(wrong, "login_failed").await;
@@ -266,10 +270,10 @@ async fn the_audit_has_logins_and_changes_whatever_is_logged_and_no_secret_is_an
 }
 
 #[tokio::test]
-async fn the_audit_file_also_has_what_is_changed_on_the_machine_while_the_server_writes_to_it() {
+async fn the_audit_file_includes_changes_made_on_the_machine_of_a_running_server() {
     let logs = tempfile::tempdir().expect("a directory");
     let audit = logs.path().join("audit.log").display().to_string();
-    let (place, daemon) = daemon(&[("HAUL_LOG_AUDIT_FILE", &audit)]);
+    let (temp_dir, daemon) = daemon(&[("HAUL_LOG_AUDIT_FILE", &audit)]);
     let _root = log_in(&daemon, "root").await;
     let commands = [
         "user set alice --quota 1GB",
@@ -287,7 +291,7 @@ async fn the_audit_file_also_has_what_is_changed_on_the_machine_while_the_server
         let output = haul()
             .args(command.split(' '))
             .arg("--data")
-            .arg(place.path().join("data"))
+            .arg(temp_dir.path().join("data"))
             .env("HAUL_LOG_AUDIT_FILE", &audit)
             .output()
             .expect("it runs");
@@ -323,7 +327,7 @@ async fn the_audit_file_also_has_what_is_changed_on_the_machine_while_the_server
 }
 
 #[tokio::test]
-async fn a_server_within_another_program_says_that_it_has_no_log() {
+async fn an_embedded_server_reports_that_it_has_no_log() {
     let server = TestServer::start().await;
     server.add_admin("root").await;
     let mut root = server.log_in("root").await;

@@ -1,4 +1,4 @@
-//! Everything that needs a running server: the specification, as sentences.
+//! The integration tests. Their names are the specification.
 
 mod blocking_client;
 mod browser;

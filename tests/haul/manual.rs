@@ -1,4 +1,5 @@
-//! The manual pages and the completions: made from the command line's definition, and sound.
+//! The manual pages and the completions, which are generated from the definition of the command
+//! line.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +12,7 @@ use crate::requirements;
 fn commands(words: &[&str]) -> Vec<String> {
     let output = haul().args(words).arg("--help").output().expect("it runs");
     let help = String::from_utf8(output.stdout).expect("text");
-    // The program lists its commands in groups, before its options.
+    // The help lists the commands in groups before the options.
     let list = if words.is_empty() {
         let (list, _) = help.split_once("\nOptions:\n").expect("options");
         let (_, list) = list.split_once("Usage: ").expect("a usage");
@@ -40,25 +41,25 @@ fn page_names(words: &[&str]) -> Vec<String> {
 }
 
 fn pages() -> tempfile::TempDir {
-    let place = tempfile::tempdir().expect("a directory");
-    let output = haul().arg("man").arg(place.path().join("man1")).output();
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let output = haul().arg("man").arg(temp_dir.path().join("man1")).output();
     let output = output.expect("it runs");
     assert!(output.status.success(), "{output:?}");
-    place
+    temp_dir
 }
 
-fn page(place: &Path, name: &str) -> String {
-    let path = place.join("man1").join(format!("{name}.1"));
+fn page(temp_dir: &Path, name: &str) -> String {
+    let path = temp_dir.join("man1").join(format!("{name}.1"));
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 #[test]
 fn every_command_has_a_page_with_its_exit_codes() {
-    let place = pages();
+    let temp_dir = pages();
     let names = page_names(&[]);
     assert!(names.len() > 40, "{names:?}");
     for name in &names {
-        let text = page(place.path(), name);
+        let text = page(temp_dir.path(), name);
         for section in ["NAME", "SYNOPSIS", "DESCRIPTION", "EXIT STATUS", "SEE ALSO"] {
             let heading = [format!(".SH {section}\n"), format!(".SH \"{section}\"\n")];
             assert!(
@@ -67,14 +68,14 @@ fn every_command_has_a_page_with_its_exit_codes() {
             );
         }
     }
-    let written = fs::read_dir(place.path().join("man1")).expect("there");
+    let written = fs::read_dir(temp_dir.path().join("man1")).expect("there");
     assert_eq!(written.count(), names.len(), "and nothing else has one");
 }
 
 #[test]
-fn the_pages_of_the_daemon_and_of_the_client_name_what_they_read() {
-    let place = pages();
-    let serve = page(place.path(), "haul-serve");
+fn the_pages_of_the_daemon_and_of_the_client_name_their_files_and_variables() {
+    let temp_dir = pages();
+    let serve = page(temp_dir.path(), "haul-serve");
     for word in [
         "HAUL_CONFIG",
         "HAUL_DATA",
@@ -84,7 +85,7 @@ fn the_pages_of_the_daemon_and_of_the_client_name_what_they_read() {
     ] {
         assert!(serve.contains(word), "{word}: {serve}");
     }
-    let get = page(place.path(), "haul-get");
+    let get = page(temp_dir.path(), "haul-get");
     for word in [
         "HAUL_SERVER",
         "HAUL_PASSWORD",
@@ -97,13 +98,13 @@ fn the_pages_of_the_daemon_and_of_the_client_name_what_they_read() {
 }
 
 #[test]
-fn groff_has_nothing_to_say_against_any_page() {
-    let test = "groff_has_nothing_to_say_against_any_page";
+fn groff_accepts_every_page() {
+    let test = "groff_accepts_every_page";
     if !requirements::program("groff", "--version", test) {
         return;
     }
-    let place = pages();
-    for entry in fs::read_dir(place.path().join("man1")).expect("there") {
+    let temp_dir = pages();
+    for entry in fs::read_dir(temp_dir.path().join("man1")).expect("there") {
         let path = entry.expect("there").path();
         let groff = Command::new("groff")
             .args(["-man", "-Tutf8", "-ww"])
@@ -116,26 +117,26 @@ fn groff_has_nothing_to_say_against_any_page() {
     }
 }
 
-fn completions(shell: &str, place: &Path) -> std::path::PathBuf {
+fn completions(shell: &str, temp_dir: &Path) -> std::path::PathBuf {
     let output = haul()
         .args(["completions", shell])
         .output()
         .expect("it runs");
     assert!(output.status.success(), "{output:?}");
-    let path = place.join(shell);
+    let path = temp_dir.join(shell);
     fs::write(&path, output.stdout).expect("written");
     path
 }
 
 #[test]
 fn each_shell_can_read_its_completions() {
-    let place = tempfile::tempdir().expect("a directory");
+    let temp_dir = tempfile::tempdir().expect("a directory");
     for (shell, check) in [("bash", "-n"), ("zsh", "-n"), ("fish", "--no-execute")] {
         let test = format!("each_shell_can_read_its_completions ({shell})");
         if !requirements::program(shell, "--version", &test) {
             continue;
         }
-        let script = completions(shell, place.path());
+        let script = completions(shell, temp_dir.path());
         let output = Command::new(shell).arg(check).arg(script).output();
         let output = output.expect("it runs");
         assert!(output.status.success(), "{shell}: {output:?}");
@@ -144,13 +145,13 @@ fn each_shell_can_read_its_completions() {
 }
 
 #[test]
-fn bash_completes_commands_their_options_and_commands_of_theirs() {
-    let test = "bash_completes_commands_their_options_and_commands_of_theirs";
+fn bash_completes_commands_subcommands_and_options() {
+    let test = "bash_completes_commands_subcommands_and_options";
     if !requirements::program("bash", "--version", test) {
         return;
     }
-    let place = tempfile::tempdir().expect("a directory");
-    let script = completions("bash", place.path());
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let script = completions("bash", temp_dir.path());
     let complete = |line: &str| {
         let words: Vec<_> = line.split(' ').collect();
         let (last, before) = (words[words.len() - 1], words[words.len() - 2]);

@@ -1,15 +1,15 @@
-//! Messages: to users and rooms, at once and later, each once and in order.
+//! Messages to users and rooms: live and from the backlog, each once and in order.
 
 use serde_json::{Value, json};
 
 use crate::harness::{PASSWORD, RawClient, Received, TestServer, control};
 
-/// Says something that must be taken; its `seq` and how many sessions it reached.
+/// Sends a message; returns its `seq` and the number of sessions that received it.
 async fn say(client: &mut RawClient, to: &str, text: &str) -> (u64, u64) {
-    let said = client
+    let reply = client
         .ok(json!({"cmd": "say", "to": to, "text": text}))
         .await;
-    let number = |field: &str| said[field].as_u64().expect("a number");
+    let number = |field: &str| reply[field].as_u64().expect("a number");
     (number("seq"), number("delivered"))
 }
 
@@ -17,20 +17,20 @@ async fn join(client: &mut RawClient, room: &str) -> Value {
     client.ok(json!({"cmd": "join", "room": room})).await["members"].take()
 }
 
-/// A session that hears from now on: what was there for it is before this in `events`.
-async fn listening(server: &TestServer, user: &str) -> RawClient {
+/// A live session; `events` has the backlog.
+async fn log_in_live(server: &TestServer, user: &str) -> RawClient {
     let mut client = server.log_in(user).await;
-    hears(&mut client, user).await;
+    wait_until_live(&mut client, user).await;
     client
 }
 
-/// Waits until the session of `user` hears as it is said.
-async fn hears(client: &mut RawClient, user: &str) {
+/// Waits until the session of `user` is live.
+async fn wait_until_live(client: &mut RawClient, user: &str) {
     loop {
-        let (seq, delivered) = say(client, user, "do I hear?").await;
+        let (seq, delivered) = say(client, user, "probe").await;
         if delivered > 0 {
-            let heard = |event: &Value| event["seq"] == seq;
-            while !client.events.iter().any(heard) {
+            let is_probe = |event: &Value| event["seq"] == seq;
+            while !client.events.iter().any(is_probe) {
                 let event = client.receive().await;
                 let Received::Control(event) = event else {
                     panic!("{event:?}");
@@ -40,10 +40,10 @@ async fn hears(client: &mut RawClient, user: &str) {
             break;
         }
     }
-    client.events.retain(|event| event["text"] != "do I hear?");
+    client.events.retain(|event| event["text"] != "probe");
 }
 
-/// All that a session of `user` is sent, up to a message that it sends itself.
+/// All events that a session of `user` receives before a message that it sends itself.
 async fn backlog_of(server: &TestServer, user: &str, since: Option<u64>) -> Vec<Value> {
     let mut client = server.connect().await;
     let mut login = json!({"cmd": "login", "user": user, "password": PASSWORD});
@@ -51,7 +51,7 @@ async fn backlog_of(server: &TestServer, user: &str, since: Option<u64>) -> Vec<
         login["since"] = since.into();
     }
     client.ok(login).await;
-    hears(&mut client, user).await;
+    wait_until_live(&mut client, user).await;
     client.ok(json!({"cmd": "quit"})).await;
     client.events
 }
@@ -62,9 +62,9 @@ fn texts(events: &[Value]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_message_reaches_who_is_connected_at_once() {
+async fn a_message_is_delivered_at_once_to_connected_users() {
     let server = TestServer::start().await;
-    let mut bob = listening(&server, "bob").await;
+    let mut bob = log_in_live(&server, "bob").await;
     let mut alice = server.log_in("alice").await;
     let (seq, delivered) = say(&mut alice, "bob", "hello\n\"Böb\" 🎉").await;
     assert_eq!(delivered, 1);
@@ -88,10 +88,10 @@ async fn an_absent_user_gets_messages_at_the_next_login_once_and_in_order() {
         let (_, delivered) = say(&mut alice, "bob", &format!("{number}")).await;
         assert_eq!(delivered, 0);
     }
-    let heard = backlog_of(&server, "bob", None).await;
+    let events = backlog_of(&server, "bob", None).await;
     let expected: Vec<_> = (0..300).map(|number| number.to_string()).collect();
-    assert_eq!(texts(&heard), expected);
-    assert!(heard.is_sorted_by_key(|event| event["seq"].as_u64()));
+    assert_eq!(texts(&events), expected);
+    assert!(events.is_sorted_by_key(|event| event["seq"].as_u64()));
     assert_eq!(backlog_of(&server, "bob", None).await, Vec::<Value>::new());
 }
 
@@ -99,19 +99,19 @@ async fn an_absent_user_gets_messages_at_the_next_login_once_and_in_order() {
 async fn events_after_since_are_sent_again() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
-    let mut places = Vec::new();
+    let mut seqs = Vec::new();
     for text in ["one", "two", "three"] {
-        places.push(say(&mut alice, "bob", text).await.0);
+        seqs.push(say(&mut alice, "bob", text).await.0);
     }
     assert_eq!(
         texts(&backlog_of(&server, "bob", None).await),
         ["one", "two", "three"]
     );
-    let again = backlog_of(&server, "bob", Some(places[0])).await;
+    let again = backlog_of(&server, "bob", Some(seqs[0])).await;
     assert_eq!(texts(&again)[..2], ["two", "three"]);
     say(&mut alice, "bob", "four").await;
     say(&mut alice, "bob", "five").await;
-    // A receiver that has the message already by another way is not sent it.
+    // A receiver that already has the message does not get it again.
     let (seq, _) = say(&mut alice, "bob", "six").await;
     assert_eq!(
         backlog_of(&server, "bob", Some(seq)).await,
@@ -121,10 +121,10 @@ async fn events_after_since_are_sent_again() {
 }
 
 #[tokio::test]
-async fn a_room_reaches_its_members_and_not_the_one_who_speaks() {
+async fn a_room_message_is_delivered_to_the_other_members() {
     let server = TestServer::start().await;
-    let mut bob = listening(&server, "bob").await;
-    let mut alice = listening(&server, "alice").await;
+    let mut bob = log_in_live(&server, "bob").await;
+    let mut alice = log_in_live(&server, "alice").await;
     assert_eq!(join(&mut alice, "#ops").await, json!(["alice"]));
     assert_eq!(join(&mut bob, "#ops").await, json!(["alice", "bob"]));
     assert_eq!(join(&mut bob, "#ops").await, json!(["alice", "bob"]));
@@ -149,7 +149,7 @@ async fn a_room_reaches_its_members_and_not_the_one_who_speaks() {
 }
 
 #[tokio::test]
-async fn members_who_are_away_are_told_what_was_said_in_their_rooms_while_they_were_in_them() {
+async fn absent_members_receive_the_messages_of_the_time_of_their_membership() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let mut bob = server.log_in("bob").await;
@@ -164,17 +164,17 @@ async fn members_who_are_away_are_told_what_was_said_in_their_rooms_while_they_w
         say(&mut alice, "#b", text).await;
     }
     say(&mut alice, "bob", "4").await;
-    let heard = backlog_of(&server, "bob", None).await;
-    assert_eq!(texts(&heard), ["1", "1", "2", "2", "3", "3", "4"]);
-    assert!(heard.is_sorted_by_key(|event| event["seq"].as_u64()));
+    let events = backlog_of(&server, "bob", None).await;
+    assert_eq!(texts(&events), ["1", "1", "2", "2", "3", "3", "4"]);
+    assert!(events.is_sorted_by_key(|event| event["seq"].as_u64()));
     assert_eq!(backlog_of(&server, "bob", None).await, Vec::<Value>::new());
 }
 
 #[tokio::test]
 async fn pipelined_messages_keep_their_order_and_their_replies() {
     let server = TestServer::start_with(|config| config.limits.messages_per_user = 0).await;
-    let mut bob = listening(&server, "bob").await;
-    let mut alice = listening(&server, "alice").await;
+    let mut bob = log_in_live(&server, "bob").await;
+    let mut alice = log_in_live(&server, "alice").await;
     join(&mut alice, "#ops").await;
     join(&mut bob, "#ops").await;
     let mut requests = Vec::new();
@@ -188,20 +188,20 @@ async fn pipelined_messages_keep_their_order_and_their_replies() {
         writer.write_all(&requests).await.expect("written");
     };
     let receiving = async {
-        let mut places = vec![0; 2000];
+        let mut seqs = vec![0; 2000];
         for _ in 0..2000 {
             let Received::Control(reply) = receiver.receive().await else {
                 panic!("a reply");
             };
             let id = reply["id"].as_u64().expect("an id");
-            let place = usize::try_from(id - 1).expect("small");
-            places[place] = reply["ok"]["seq"].as_u64().expect("a seq");
+            let index = usize::try_from(id - 1).expect("small");
+            seqs[index] = reply["ok"]["seq"].as_u64().expect("a seq");
         }
-        places
+        seqs
     };
-    let ((), places) = tokio::join!(sending, receiving);
-    assert!(places.is_sorted());
-    for (number, seq) in places.iter().enumerate() {
+    let ((), seqs) = tokio::join!(sending, receiving);
+    assert!(seqs.is_sorted());
+    for (number, seq) in seqs.iter().enumerate() {
         let event = bob.event().await;
         assert_eq!(event["seq"], *seq);
         assert_eq!(event["text"], (number + 1).to_string());
@@ -209,30 +209,34 @@ async fn pipelined_messages_keep_their_order_and_their_replies() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_slows_no_other_and_misses_nothing() {
+async fn a_client_that_does_not_read_delays_no_other_and_misses_nothing() {
     let server = TestServer::start_with(|config| config.limits.messages_per_user = 0).await;
-    let mut slow = listening(&server, "bob").await;
+    let mut slow = log_in_live(&server, "bob").await;
     let mut alice = server.log_in("alice").await;
     let text = "x".repeat(8000);
     let mut delivered = Vec::new();
     for number in 0..2000 {
         delivered.push(say(&mut alice, "bob", &format!("{number} {text}")).await.1);
     }
-    assert_eq!((delivered[0], delivered[1999]), (1, 0), "it is told later");
+    assert_eq!(
+        (delivered[0], delivered[1999]),
+        (1, 0),
+        "the message is delivered later"
+    );
     for number in 0..2000 {
         let event = slow.event().await;
-        let heard = event["text"].as_str().expect("a text");
+        let received = event["text"].as_str().expect("a text");
         assert!(
-            heard.starts_with(&format!("{number} ")),
-            "{number}: {heard:.20}"
+            received.starts_with(&format!("{number} ")),
+            "{number}: {received:.20}"
         );
     }
-    hears(&mut slow, "bob").await;
+    wait_until_live(&mut slow, "bob").await;
     assert!(slow.events.is_empty());
 }
 
 #[tokio::test]
-async fn a_message_to_nobody_is_not_found_and_one_that_cannot_be_is_refused_by_field() {
+async fn a_message_to_an_unknown_user_is_not_found_and_an_invalid_one_is_refused_with_its_field() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let say = |to: &str, text: &str| json!({"cmd": "say", "to": to, "text": text});
@@ -258,14 +262,14 @@ async fn a_message_to_nobody_is_not_found_and_one_that_cannot_be_is_refused_by_f
 }
 
 #[tokio::test]
-async fn a_flood_is_limited_and_touches_nobody_else() {
+async fn a_flood_of_messages_is_limited_and_affects_no_other_user() {
     let server = TestServer::start_with(|config| config.limits.messages_per_user = 2).await;
     let mut alice = server.log_in("alice").await;
     let say = json!({"cmd": "say", "to": "bob", "text": "x"});
     for _ in 0..10 {
         alice.ok(say.clone()).await;
     }
-    // Another session of the same user is the same flood.
+    // The rate applies to all sessions of a user together.
     let mut again = server.log_in("alice").await;
     let (code, error) = again.error(say.clone()).await;
     assert_eq!(code, "limited");
@@ -278,7 +282,7 @@ async fn a_flood_is_limited_and_touches_nobody_else() {
 }
 
 #[tokio::test]
-async fn history_reads_back_by_pages_what_both_have_said() {
+async fn history_returns_the_messages_of_both_users_page_by_page() {
     let server = TestServer::start().await;
     let (mut alice, mut bob) = (server.log_in("alice").await, server.log_in("bob").await);
     for number in 0..5 {
@@ -311,10 +315,10 @@ async fn history_reads_back_by_pages_what_both_have_said() {
 }
 
 #[tokio::test]
-async fn a_page_of_history_fits_a_frame_whatever_was_said() {
+async fn a_page_of_history_always_fits_a_frame() {
     let server = TestServer::start().await;
     let (mut alice, mut bob) = (server.log_in("alice").await, server.log_in("bob").await);
-    // Characters that must be escaped take six times their length.
+    // Escaped characters need six times their length.
     let text = "\u{1}".repeat(8192);
     for _ in 0..5 {
         say(&mut alice, "bob", &text).await;
@@ -351,12 +355,12 @@ async fn who_lists_users_with_their_sessions_and_start_times() {
 }
 
 #[tokio::test]
-async fn all_sessions_of_a_user_hear() {
+async fn all_sessions_of_a_user_receive_a_message() {
     let server = TestServer::start().await;
-    let mut one = listening(&server, "bob").await;
-    let mut two = listening(&server, "bob").await;
+    let mut one = log_in_live(&server, "bob").await;
+    let mut two = log_in_live(&server, "bob").await;
     one.events.clear();
-    // The other session heard what the second has asked itself.
+    // The other session has received the message of the second session.
     let mut alice = server.log_in("alice").await;
     let (seq, delivered) = say(&mut alice, "bob", "both").await;
     assert_eq!(delivered, 2);
@@ -369,13 +373,13 @@ async fn all_sessions_of_a_user_hear() {
 async fn messages_and_room_members_survive_a_restart() {
     let server = TestServer::start().await;
     let (mut alice, mut bob) = (
-        listening(&server, "alice").await,
-        listening(&server, "bob").await,
+        log_in_live(&server, "alice").await,
+        log_in_live(&server, "bob").await,
     );
     join(&mut alice, "#ops").await;
     join(&mut bob, "#ops").await;
-    let (first, _) = say(&mut alice, "bob", "heard").await;
-    assert_eq!(bob.event().await["text"], "heard");
+    let (first, _) = say(&mut alice, "bob", "received").await;
+    assert_eq!(bob.event().await["text"], "received");
     bob.ok(json!({"cmd": "quit"})).await;
     crate::harness::soon("bob to be away", async || {
         let (_, delivered) = say(&mut alice, "bob", "later").await;
@@ -383,13 +387,13 @@ async fn messages_and_room_members_survive_a_restart() {
     })
     .await;
     say(&mut alice, "#ops", "in the room").await;
-    let heard = bob.events.len();
-    assert_eq!(heard, 0);
+    let received = bob.events.len();
+    assert_eq!(received, 0);
     let server = server.restart().await;
-    let heard = backlog_of(&server, "bob", None).await;
-    let heard = texts(&heard);
-    assert_eq!(heard.first(), Some(&"later"));
-    assert_eq!(heard.last(), Some(&"in the room"));
+    let received = backlog_of(&server, "bob", None).await;
+    let received = texts(&received);
+    assert_eq!(received.first(), Some(&"later"));
+    assert_eq!(received.last(), Some(&"in the room"));
     let mut alice = server.log_in("alice").await;
     let (later, _) = say(&mut alice, "#ops", "again").await;
     assert!(later > first);
@@ -397,7 +401,7 @@ async fn messages_and_room_members_survive_a_restart() {
 }
 
 #[tokio::test]
-async fn messages_that_are_too_many_or_too_old_are_dropped_the_oldest_first() {
+async fn messages_over_the_limits_of_age_and_number_are_deleted_the_oldest_first() {
     let server = TestServer::start_with(|config| config.limits.messages_per_user = 0).await;
     let mut alice = server.log_in("alice").await;
     for number in 0..1300 {
@@ -453,7 +457,7 @@ async fn a_since_of_another_epoch_is_ignored() {
         say(&mut alice, "bob", text).await;
     }
     let (last, _) = say(&mut alice, "bob", "three").await;
-    let told_after = async |since: Value, epoch: Value| {
+    let log_in_after = async |since: Value, epoch: Value| {
         let mut bob = server.connect().await;
         let mut login = json!({"cmd": "login", "user": "bob", "password": PASSWORD});
         for (field, value) in [("since", since), ("epoch", epoch)] {
@@ -462,20 +466,23 @@ async fn a_since_of_another_epoch_is_ignored() {
             }
         }
         let reply = bob.ok(login).await;
-        hears(&mut bob, "bob").await;
+        wait_until_live(&mut bob, "bob").await;
         bob.ok(json!({"cmd": "quit"})).await;
         let texts: Vec<_> = texts(&bob.events).into_iter().map(str::to_owned).collect();
         (reply, texts)
     };
     let all = ["one", "two", "three"];
-    let (reply, told) = told_after(Value::Null, Value::Null).await;
-    assert_eq!(told, all);
+    let (reply, received_events) = log_in_after(Value::Null, Value::Null).await;
+    assert_eq!(received_events, all);
     assert_eq!(reply["resumed"], Value::Null);
     let epoch = reply["epoch"].clone();
     assert!(epoch.is_string());
     for (since, epoch) in [(json!(last), epoch.clone()), (json!(last), Value::Null)] {
-        let (reply, told) = told_after(since, epoch).await;
-        assert_eq!((told.len(), &reply["resumed"]), (0, &json!(true)));
+        let (reply, received_events) = log_in_after(since, epoch).await;
+        assert_eq!(
+            (received_events.len(), &reply["resumed"]),
+            (0, &json!(true))
+        );
     }
     let future = json!(last + 1_000_000);
     for (since, epoch) in [
@@ -483,11 +490,11 @@ async fn a_since_of_another_epoch_is_ignored() {
         (future.clone(), epoch.clone()),
         (future, Value::Null),
     ] {
-        let (reply, told) = told_after(since, epoch).await;
-        assert_eq!(told[..3], all);
+        let (reply, received_events) = log_in_after(since, epoch).await;
+        assert_eq!(received_events[..3], all);
         assert_eq!(reply["resumed"], json!(false));
     }
-    // A server that goes on has the epochs before.
+    // A restarted server knows the earlier epochs.
     let server = server.restart().await;
     let mut bob = server.connect().await;
     let mut login = json!({"cmd": "login", "user": "bob", "password": PASSWORD});
@@ -498,7 +505,11 @@ async fn a_since_of_another_epoch_is_ignored() {
     assert_ne!(reply["epoch"], epoch);
     let watch = json!({"cmd": "watch", "path": "/", "since": 1, "epoch": "of another server"});
     bob.ok(watch).await;
-    let event = bob.event().await;
+    // The backlog may precede the overflow: it has the probes of the earlier sessions.
+    let mut event = bob.event().await;
+    while event["event"] == "message" {
+        event = bob.event().await;
+    }
     assert_eq!(
         (&event["kind"], &event["path"]),
         (&json!("overflow"), &json!("/"))
@@ -506,10 +517,10 @@ async fn a_since_of_another_epoch_is_ignored() {
 }
 
 #[tokio::test]
-async fn nothing_comes_behind_the_reply_to_quit_nor_counts_as_told() {
+async fn after_the_reply_to_quit_no_message_is_sent_or_counted_as_delivered() {
     let server = TestServer::start_with(|config| config.limits.messages_per_user = 0).await;
     let mut alice = server.log_in("alice").await;
-    let mut heard: Vec<String> = Vec::new();
+    let mut received: Vec<String> = Vec::new();
     let mut number = 0;
     for _ in 0..20 {
         let mut bob = server.log_in("bob").await;
@@ -520,10 +531,10 @@ async fn nothing_comes_behind_the_reply_to_quit_nor_counts_as_told() {
                 .send(json!({"id": number, "cmd": "say", "to": "bob", "text": number.to_string()}))
                 .await;
         }
-        // While the server tells, its session ends.
+        // The session ends during a delivery.
         bob.send(json!({"id": 9, "cmd": "quit"})).await;
         let early = texts(&bob.events).into_iter().map(str::to_owned);
-        heard.extend(early.collect::<Vec<_>>());
+        received.extend(early.collect::<Vec<_>>());
         let mut has_quit = false;
         loop {
             let json = match bob.receive().await {
@@ -535,7 +546,7 @@ async fn nothing_comes_behind_the_reply_to_quit_nor_counts_as_told() {
             if json["id"] == 9 {
                 has_quit = true;
             } else {
-                heard.push(json["text"].as_str().expect("a message").to_owned());
+                received.push(json["text"].as_str().expect("a message").to_owned());
             }
         }
         assert!(has_quit);
@@ -543,17 +554,17 @@ async fn nothing_comes_behind_the_reply_to_quit_nor_counts_as_told() {
             alice.receive().await;
         }
     }
-    heard.extend(
+    received.extend(
         texts(&backlog_of(&server, "bob", None).await)
             .into_iter()
             .map(str::to_owned),
     );
     let all: Vec<_> = (1..=number).map(|number| number.to_string()).collect();
-    assert_eq!(heard, all);
+    assert_eq!(received, all);
 }
 
 #[tokio::test]
-async fn to_join_and_leave_counts_as_much_as_to_speak() {
+async fn join_and_leave_count_for_the_message_rate() {
     let server = TestServer::start_with(|config| config.limits.messages_per_user = 1).await;
     let mut alice = server.log_in("alice").await;
     let mut limited = false;
@@ -567,7 +578,7 @@ async fn to_join_and_leave_counts_as_much_as_to_speak() {
 }
 
 #[tokio::test]
-async fn a_receiver_whose_name_is_long_and_strange_is_not_found() {
+async fn an_invalid_name_of_a_receiver_is_not_found() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     alice.put("a", b"x").await;

@@ -1,4 +1,4 @@
-//! Times and permission bits of files and directories, as a client sets and finds them.
+//! The modification times and permission bits of files and directories.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
@@ -20,7 +20,7 @@ async fn stat(client: &mut RawClient, path: &str) -> (Value, Value) {
     (stat["modified"].take(), stat["mode"].take())
 }
 
-/// Puts a file of so many bytes, with a time and a mode.
+/// Puts a file of `size` bytes, with a time and a mode.
 async fn put(client: &mut RawClient, path: &str, size: usize, mode: u32) {
     let put =
         json!({"id": 7, "cmd": "put", "path": path, "size": size, "modified": TIME, "mode": mode});
@@ -33,7 +33,7 @@ async fn put(client: &mut RawClient, path: &str, size: usize, mode: u32) {
 }
 
 #[tokio::test]
-async fn a_mode_is_given_back_as_it_was_put() {
+async fn a_mode_is_returned_as_it_was_put() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     let hello = client.ok(json!({"cmd": "hello"})).await;
@@ -74,7 +74,7 @@ async fn a_mode_is_given_back_as_it_was_put() {
 }
 
 #[tokio::test]
-async fn time_and_mode_are_set_later_and_the_content_stays() {
+async fn time_and_mode_can_be_changed_without_the_content() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     client.put("file", b"text").await;
@@ -103,7 +103,7 @@ async fn time_and_mode_are_set_later_and_the_content_stays() {
 }
 
 #[tokio::test]
-async fn a_mode_out_of_range_and_a_change_of_nothing_are_refused_by_name() {
+async fn an_invalid_mode_and_an_empty_change_are_refused_with_their_field() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     for (request, field) in [
@@ -122,7 +122,7 @@ async fn a_mode_out_of_range_and_a_change_of_nothing_are_refused_by_name() {
     assert!(client.ok(json!({"cmd": "ls"})).await["entries"] == json!([]));
 }
 
-/// The mode and the time of everything in a directory, by path.
+/// The mode and the time of all entries in a directory, by path.
 fn metadata(directory: &Path) -> BTreeMap<String, (u32, i64, i64)> {
     let entries = walkdir::WalkDir::new(directory).into_iter();
     entries
@@ -140,8 +140,8 @@ fn metadata(directory: &Path) -> BTreeMap<String, (u32, i64, i64)> {
 async fn a_tree_comes_back_with_the_modes_and_times_of_files_and_directories() {
     let server = TestServer::start().await;
     let client = log_in(&server, "alice").await;
-    let place = tempfile::tempdir().expect("a directory");
-    let tree = place.path().join("tree");
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let tree = temp_dir.path().join("tree");
     fs::create_dir_all(tree.join("keys/old")).expect("made");
     fs::create_dir(tree.join("empty")).expect("made");
     fs::write(tree.join("keys/private.key"), "secret").expect("written");
@@ -169,7 +169,7 @@ async fn a_tree_comes_back_with_the_modes_and_times_of_files_and_directories() {
     let up = vec![(tree.clone(), "/copy".to_owned())];
     let up = client.put_trees(up, options, &progress, sender.clone());
     assert_eq!(up.await.expect("put").failed, 0);
-    let back = place.path().join("back");
+    let back = temp_dir.path().join("back");
     let down = vec![("/copy".to_owned(), back.clone())];
     let down = client.get_trees(down, options, &progress, sender);
     assert_eq!(down.await.expect("got").failed, 0);
@@ -177,7 +177,7 @@ async fn a_tree_comes_back_with_the_modes_and_times_of_files_and_directories() {
     let on_disk = server.home("alice").join("copy/keys/private.key");
     let mode = fs::metadata(on_disk).expect("there").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    let single = place.path().join("single.key");
+    let single = temp_dir.path().join("single.key");
     let got = client.get_file("/copy/keys/private.key", &single, options, &progress);
     got.await.expect("got");
     assert_eq!(fs::metadata(&single).expect("there").mode() & 0o777, 0o600);

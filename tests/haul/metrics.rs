@@ -1,4 +1,4 @@
-//! What Prometheus collects: `/metrics`, the rules for alerts, and what is said of both.
+//! The metrics for Prometheus: `/metrics`, the alert rules, and their documentation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -19,10 +19,10 @@ use crate::requirements;
 const DOCUMENT: &str = include_str!("../../docs/OPERATIONS.md");
 const RULES: &str = include_str!("../../docs/haul.rules.yml");
 
-/// The lines that the log of these tests has lost.
+/// The lost log lines that these tests report.
 pub(crate) const LOST: LostLines = LostLines { lines: 7, audit: 2 };
 
-/// A server whose operators' address is open.
+/// A server with an operators' address.
 struct Watched {
     server: TestServer,
     ops: SocketAddr,
@@ -55,7 +55,7 @@ impl Watched {
         }
     }
 
-    /// All metrics, with the head of the answer.
+    /// All metrics, with the head of the response.
     async fn collect(&self) -> (String, String) {
         answer(self.ops, "/metrics").await
     }
@@ -66,7 +66,7 @@ impl Watched {
     }
 }
 
-/// Head and body of what is at `path`.
+/// The head and the body of the response for `path`.
 pub(crate) async fn answer(ops: SocketAddr, path: &str) -> (String, String) {
     let mut stream = TcpStream::connect(ops).await.expect("it listens");
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
@@ -94,7 +94,7 @@ fn names(text: &str) -> BTreeSet<&str> {
     kinds.filter_map(|line| line.split(' ').next()).collect()
 }
 
-/// Does something of every kind.
+/// Performs one operation of every kind.
 async fn use_all(watched: &Watched) {
     let limits = SpaceLimits {
         bytes: Some(1 << 20),
@@ -198,7 +198,7 @@ async fn requests_of_clients_are_counted() {
 }
 
 #[tokio::test]
-async fn sessions_and_transfers_are_there_as_long_as_they_last() {
+async fn gauges_show_sessions_and_transfers_while_they_last() {
     let watched = Watched::start().await;
     let mut alice = watched.server.log_in("alice").await;
     let put = json!({"id": 7, "cmd": "put", "path": "a.bin", "size": 500_000});
@@ -255,7 +255,7 @@ async fn unknown_commands_and_names_create_no_series() {
 }
 
 #[tokio::test]
-async fn the_document_has_every_metric_and_no_other() {
+async fn the_document_lists_every_metric_and_no_other() {
     let watched = Watched::start().await;
     use_all(&watched).await;
     let (_, text) = watched.collect().await;
@@ -270,7 +270,7 @@ async fn the_document_has_every_metric_and_no_other() {
     for alert in alerts {
         let words = alert.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         let used: Vec<_> = words.filter(|word| word.starts_with("haul_")).collect();
-        // That of Prometheus itself, for who does not answer.
+        // The metric of Prometheus itself for a target that does not answer.
         let is_up = alert.contains("up{job=\"haul\"}");
         assert!(is_up || !used.is_empty(), "{alert}");
         for metric in used {
@@ -280,7 +280,7 @@ async fn the_document_has_every_metric_and_no_other() {
     }
 }
 
-/// Has `promtool` read `input`.
+/// Checks `input` with `promtool`.
 fn promtool(words: &[&str], input: &str) {
     let mut tool = Command::new("promtool")
         .args(words)
@@ -298,8 +298,8 @@ fn promtool(words: &[&str], input: &str) {
 }
 
 #[tokio::test]
-async fn promtool_finds_nothing_wrong_with_the_metrics_and_the_rules() {
-    let test = "metrics::promtool_finds_nothing_wrong_with_the_metrics_and_the_rules";
+async fn promtool_accepts_the_metrics_and_the_rules() {
+    let test = "metrics::promtool_accepts_the_metrics_and_the_rules";
     if !requirements::program("promtool", "--version", test) {
         return;
     }
@@ -313,9 +313,9 @@ async fn promtool_finds_nothing_wrong_with_the_metrics_and_the_rules() {
     );
     let (_, rest) = DOCUMENT.split_once("```yaml\n").expect("an example");
     let example = rest.split("```").next().expect("an end");
-    let place = tempfile::tempdir().expect("a directory");
-    let config = place.path().join("prometheus.yml");
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let config = temp_dir.path().join("prometheus.yml");
     std::fs::write(&config, example).expect("written");
-    std::fs::write(place.path().join("haul.rules.yml"), RULES).expect("written");
+    std::fs::write(temp_dir.path().join("haul.rules.yml"), RULES).expect("written");
     promtool(&["check", "config", config.to_str().expect("text")], "");
 }

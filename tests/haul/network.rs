@@ -1,5 +1,5 @@
-//! Transfers over a simulated network that delays every message and cuts connections: whatever
-//! it does, they end with the same bytes.
+//! Transfers over a simulated network that delays every message and breaks connections. They must
+//! end with the same bytes.
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -26,18 +26,18 @@ use crate::harness::PASSWORD;
 
 const PORT: u16 = 9000;
 
-/// Cuts that each crossing has to survive.
+/// The broken connections that each simulation must survive.
 const CUTS: u32 = 6;
 
-/// Messages take anything up to this long.
+/// The longest delay of a message.
 const LATENCY: Duration = Duration::from_millis(120);
 
-/// Segments under way in each direction: a few chunks, so that a file takes many round trips.
+/// The segments in transit per direction: a few chunks, so that a file needs many round trips.
 const WINDOW: usize = 6;
 
 #[test]
 #[ignore = "its clock runs ahead on a busy machine; docs/TESTING.md says how to run it"]
-fn a_file_goes_up_and_comes_down_the_same_over_a_network_that_delays_and_cuts() {
+fn a_file_is_transferred_unchanged_over_a_network_that_delays_and_breaks_connections() {
     for seed in 0..4 {
         let content: Bytes = (0..4_000_000_u32)
             .map(|at| (at ^ (at >> 9)).to_le_bytes()[0])
@@ -55,7 +55,7 @@ fn a_file_goes_up_and_comes_down_the_same_over_a_network_that_delays_and_cuts() 
     }
 }
 
-/// Goes on with what the server has of the file.
+/// Resumes the upload.
 async fn put(content: &Bytes) -> Result<(), ClientError> {
     let client = connect().await?;
     let options = PutOptions {
@@ -76,7 +76,7 @@ async fn put(content: &Bytes) -> Result<(), ClientError> {
     upload.finish().await.map(drop)
 }
 
-/// The part of a file that has arrived.
+/// The received part of a file.
 #[derive(Default)]
 struct PartialDownload {
     bytes: Vec<u8>,
@@ -84,7 +84,7 @@ struct PartialDownload {
 }
 
 impl PartialDownload {
-    /// Goes on with what is here of the file.
+    /// Resumes the download.
     async fn get(&mut self) -> Result<(), ClientError> {
         let client = connect().await?;
         let mut seen = Hasher::new(Algorithm::default());
@@ -104,8 +104,8 @@ impl PartialDownload {
     }
 }
 
-/// Anything but a cut is a failure, or a server that seems slow: the clock of the network runs ahead
-/// while its database works on a thread of its own.
+/// Panics unless the error is a broken connection or a timeout. Timeouts are possible because the
+/// simulated clock advances while the database works on a separate thread.
 fn may_happen(error: &ClientError) {
     let cut = matches!(
         error,
@@ -114,7 +114,7 @@ fn may_happen(error: &ClientError) {
     assert!(cut, "{error}");
 }
 
-/// A server, a client, and between them a relay that loses its connections now and then.
+/// A server, a client, and a relay between them that breaks connections.
 struct Crossing {
     seed: u64,
     data: TempDir,
@@ -128,7 +128,7 @@ impl Crossing {
         }
     }
 
-    /// Has `work` done, while connections are cut.
+    /// Runs `work` while connections are broken.
     fn run<F: Future<Output = ()> + 'static>(&self, work: impl FnOnce() -> F + 'static) {
         let mut builder = Builder::new();
         builder
@@ -147,7 +147,7 @@ impl Crossing {
         let began = Rc::clone(&begins);
         sim.client("client", async move {
             while connect().await.is_err() {
-                // The server may not be there yet.
+                // The server may not have started yet.
                 sleep(LATENCY).await;
             }
             began.set(true);
@@ -158,8 +158,8 @@ impl Crossing {
     }
 }
 
-/// Steps the simulation until the client is done. Connections are cut at moments that the seed
-/// decides, as long as there are cuts left.
+/// Steps the simulation until the client has finished. Breaks connections at moments that the seed
+/// determines, up to the given number.
 fn cut_now_and_then(sim: &mut Sim<'_>, seed: u64, begins: &Cell<bool>, cut: &Notify) {
     let mut cuts = (0..CUTS).map(|number| {
         let spread = (seed * 7919 + u64::from(number) * 104_729) % 2_500;
@@ -190,7 +190,7 @@ async fn serve(data: PathBuf) -> turmoil::Result {
     let password = Secret::new(PASSWORD.into());
     accounts.add_user(&"alice".parse()?, &password, new).await?;
     let mut config = Config::default();
-    // The clock of the network runs ahead while the database works on a thread of its own.
+    // The simulated clock advances while the database works on a separate thread.
     config.limits.login_timeout = Duration::from_hours(1);
     let server = Server::new(
         accounts,
@@ -211,7 +211,7 @@ async fn serve(data: PathBuf) -> turmoil::Result {
     }
 }
 
-/// Passes on what comes, both ways, until it is cut.
+/// Forwards bytes in both directions until the connection is cut.
 async fn relay(cut: Arc<Notify>) -> turmoil::Result {
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
     loop {

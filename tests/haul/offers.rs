@@ -1,4 +1,4 @@
-//! Offers: files handed to other users, by reference, until they are answered.
+//! Offers of files to other users.
 
 use std::time::Duration;
 
@@ -39,14 +39,14 @@ async fn used(client: &mut RawClient) -> Value {
 }
 
 /// Alice and bob, and a file of alice.
-async fn two(server: &TestServer, path: &str) -> (RawClient, RawClient) {
+async fn log_in_both(server: &TestServer, path: &str) -> (RawClient, RawClient) {
     let mut alice = server.log_in("alice").await;
     alice.put(path, b"content").await;
     (alice, server.log_in("bob").await)
 }
 
 #[tokio::test]
-async fn a_file_that_is_offered_and_accepted_is_a_copy_in_the_receivers_place() {
+async fn an_accepted_offer_is_a_copy_in_the_home_of_the_receiver() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let mut bob = server.log_in("bob").await;
@@ -76,14 +76,14 @@ async fn a_file_that_is_offered_and_accepted_is_a_copy_in_the_receivers_place() 
     assert_eq!(content(&mut bob, "/年度 报告.txt").await, b"content");
     assert_eq!(open(&mut bob).await, Vec::<Value>::new());
     bob.fails(accept(&offer), "not_found").await;
-    let (ours, theirs) = (server.home("alice"), server.home("bob"));
+    let (alices_home, bobs_home) = (server.home("alice"), server.home("bob"));
     let inode = |path| {
         use std::os::unix::fs::MetadataExt;
         let meta = std::fs::metadata(path).expect("there");
         (meta.ino(), meta.nlink())
     };
-    let original = inode(ours.join("secret/年度 报告.txt"));
-    let copy = inode(theirs.join("年度 报告.txt"));
+    let original = inode(alices_home.join("secret/年度 报告.txt"));
+    let copy = inode(bobs_home.join("年度 报告.txt"));
     assert!(original.0 != copy.0 && original.1 == 1 && copy.1 == 1);
     assert_eq!(used(&mut alice).await, 7);
     assert_eq!(used(&mut bob).await, 7);
@@ -102,10 +102,10 @@ async fn an_absent_user_gets_the_open_offers_at_the_next_login_once_and_in_order
     alice.ok(decline(&withdrawn)).await;
     let server = server.restart().await;
     let mut bob = server.log_in("bob").await;
-    let told = [bob.event().await, bob.event().await, bob.event().await];
-    assert_eq!(told[0]["event"], "message");
-    assert_eq!(told[1]["offer"], *first);
-    assert_eq!(told[2]["event"], "message");
+    let events = [bob.event().await, bob.event().await, bob.event().await];
+    assert_eq!(events[0]["event"], "message");
+    assert_eq!(events[1]["offer"], *first);
+    assert_eq!(events[2]["event"], "message");
     bob.fails(accept(&withdrawn), "not_found").await;
     bob.ok(json!({"cmd": "quit"})).await;
     let mut bob = server.log_in("bob").await;
@@ -119,7 +119,7 @@ async fn an_absent_user_gets_the_open_offers_at_the_next_login_once_and_in_order
 #[tokio::test]
 async fn a_user_whose_only_offer_was_withdrawn_gets_later_events() {
     let server = TestServer::start().await;
-    let (mut alice, mut bob) = two(&server, "a").await;
+    let (mut alice, mut bob) = log_in_both(&server, "a").await;
     for _ in 0..3 {
         let offer = send(&mut alice, "bob", "a").await;
         alice.ok(decline(&offer)).await;
@@ -140,7 +140,7 @@ async fn a_user_whose_only_offer_was_withdrawn_gets_later_events() {
 async fn an_offer_can_be_declined_by_its_receiver_and_withdrawn_by_its_sender_and_nobody_else() {
     let server = TestServer::start().await;
     server.add_user("carol", SpaceLimits::default()).await;
-    let (mut alice, mut bob) = two(&server, "a").await;
+    let (mut alice, mut bob) = log_in_both(&server, "a").await;
     let mut carol = server.log_in("carol").await;
     let declined = send(&mut alice, "bob", "a").await;
     let withdrawn = send(&mut alice, "bob", "a").await;
@@ -159,9 +159,9 @@ async fn an_offer_can_be_declined_by_its_receiver_and_withdrawn_by_its_sender_an
 }
 
 #[tokio::test]
-async fn an_accept_lands_beside_what_is_there_or_exactly_where_it_is_told_to() {
+async fn an_accept_replaces_no_file_unless_it_names_the_path() {
     let server = TestServer::start().await;
-    let (mut alice, mut bob) = two(&server, "a b.txt").await;
+    let (mut alice, mut bob) = log_in_both(&server, "a b.txt").await;
     bob.put("a b.txt", b"mine").await;
     bob.ok(json!({"cmd": "mkdir", "path": "dir"})).await;
     let offer = send(&mut alice, "bob", "a b.txt").await;
@@ -180,7 +180,7 @@ async fn an_accept_lands_beside_what_is_there_or_exactly_where_it_is_told_to() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_another_or_gone_is_not_accepted_and_no_error_says_where_it_was() {
+async fn a_replaced_or_removed_file_is_not_accepted_and_no_error_reveals_its_path() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     alice.ok(json!({"cmd": "mkdir", "path": "secret"})).await;
@@ -191,12 +191,12 @@ async fn a_file_that_is_another_or_gone_is_not_accepted_and_no_error_says_where_
     let (code, changed) = bob.error(accept(&offer)).await;
     assert_eq!(code, "changed");
     alice.ok(json!({"cmd": "rm", "path": "secret/a"})).await;
-    let (code, gone) = bob.error(accept(&offer)).await;
+    let (code, removed) = bob.error(accept(&offer)).await;
     assert_eq!(code, "not_found");
     alice.ok(json!({"cmd": "mkdir", "path": "secret/a"})).await;
     let (code, directory) = bob.error(accept(&offer)).await;
     assert_eq!(code, "is_a_directory");
-    for error in [changed, gone, directory] {
+    for error in [changed, removed, directory] {
         assert!(!error.to_string().contains("secret"), "{error}");
     }
     assert_eq!(open(&mut bob).await.len(), 1, "it is open still");
@@ -204,14 +204,14 @@ async fn a_file_that_is_another_or_gone_is_not_accepted_and_no_error_says_where_
 }
 
 #[tokio::test]
-async fn both_quotas_hold() {
+async fn an_accept_observes_the_quotas_of_sender_and_receiver() {
     let server = TestServer::start().await;
     let bytes = |bytes| SpaceLimits {
         bytes: Some(bytes),
         files: None,
     };
     server.add_user("full", bytes(10)).await;
-    let (mut alice, _) = two(&server, "a").await;
+    let (mut alice, _) = log_in_both(&server, "a").await;
     let mut full = server.log_in("full").await;
     full.put("mine", b"1234").await;
     let offer = send(&mut alice, "full", "a").await;
@@ -225,7 +225,7 @@ async fn both_quotas_hold() {
 }
 
 #[tokio::test]
-async fn only_a_file_that_one_may_read_is_offered_and_only_to_a_user() {
+async fn only_a_readable_file_can_be_offered_and_only_to_a_user() {
     let server = TestServer::start().await;
     let folder = "team".parse().expect("a name");
     let name = "alice".parse().expect("a name");
@@ -240,7 +240,7 @@ async fn only_a_file_that_one_may_read_is_offered_and_only_to_a_user() {
     };
     let grant = server.accounts.grant(&folder, &name, blind).await;
     grant.expect("granted");
-    let (mut alice, _) = two(&server, "a").await;
+    let (mut alice, _) = log_in_both(&server, "a").await;
     alice.put("/team/a", b"x").await;
     alice.ok(json!({"cmd": "mkdir", "path": "dir"})).await;
     let send = |to: &str, path: &str| json!({"cmd": "send", "to": to, "path": path});
@@ -258,7 +258,7 @@ async fn only_a_file_that_one_may_read_is_offered_and_only_to_a_user() {
 }
 
 #[tokio::test]
-async fn a_sender_who_lost_the_right_or_the_account_has_nothing_to_give() {
+async fn an_offer_cannot_be_accepted_after_its_sender_lost_the_right_or_the_account() {
     let server = TestServer::start().await;
     let folder = "team".parse().expect("a name");
     let name = "alice".parse().expect("a name");
@@ -270,10 +270,10 @@ async fn a_sender_who_lost_the_right_or_the_account_has_nothing_to_give() {
         let granted = accounts.grant(&folder, user, Rights::ALL).await;
         granted.expect("granted");
     }
-    let (mut alice, mut bob) = two(&server, "mine").await;
+    let (mut alice, mut bob) = log_in_both(&server, "mine").await;
     alice.put("/team/shared", b"shared").await;
     let shared = send(&mut alice, "bob", "/team/shared").await;
-    let mine = send(&mut alice, "bob", "mine").await;
+    let own_offer = send(&mut alice, "bob", "mine").await;
     let into = |offer: &str, path: &str| json!({"cmd": "accept", "offer": offer, "path": path});
     let blind = Rights {
         read: false,
@@ -289,22 +289,25 @@ async fn a_sender_who_lost_the_right_or_the_account_has_nothing_to_give() {
     };
     let set = accounts.set_user(&name, disabled(true)).await;
     set.expect("disabled");
-    bob.fails(accept(&mine), "not_found").await;
+    bob.fails(accept(&own_offer), "not_found").await;
     let set = accounts.set_user(&name, disabled(false)).await;
     set.expect("enabled");
-    assert_eq!(bob.ok(into(&mine, "/team/got")).await["path"], "/team/got");
+    assert_eq!(
+        bob.ok(into(&own_offer, "/team/got")).await["path"],
+        "/team/got"
+    );
     let mut alice = server.log_in("alice").await;
-    let mine = send(&mut alice, "bob", "mine").await;
+    let own_offer = send(&mut alice, "bob", "mine").await;
     accounts.remove_user(&name).await.expect("removed");
     server.add_user("alice", SpaceLimits::default()).await;
     let mut another = server.log_in("alice").await;
     another.put("mine", b"content").await;
-    bob.fails(accept(&mine), "not_found").await;
-    another.fails(decline(&mine), "not_found").await;
+    bob.fails(accept(&own_offer), "not_found").await;
+    another.fails(decline(&own_offer), "not_found").await;
 }
 
 #[tokio::test]
-async fn of_two_who_accept_at_once_one_gets_it() {
+async fn of_two_simultaneous_accepts_one_succeeds() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     alice.put("a", &vec![7; 1_000_000]).await;
@@ -330,9 +333,9 @@ async fn of_two_who_accept_at_once_one_gets_it() {
 }
 
 #[tokio::test]
-async fn an_offer_outlasts_the_server_and_ends_with_its_time() {
+async fn an_offer_survives_a_restart_and_expires() {
     let server = TestServer::start().await;
-    let (mut alice, _) = two(&server, "a").await;
+    let (mut alice, _) = log_in_both(&server, "a").await;
     let offer = send(&mut alice, "bob", "a").await;
     let server = server.restart().await;
     let mut bob = server.log_in("bob").await;
@@ -353,9 +356,9 @@ async fn an_offer_outlasts_the_server_and_ends_with_its_time() {
 }
 
 #[tokio::test]
-async fn offers_are_counted_with_the_messages_and_bounded_each_way() {
+async fn offers_count_for_the_message_rate_and_are_bounded_per_sender_and_receiver() {
     let server = TestServer::start_with(|config| config.limits.messages_per_user = 1).await;
-    let (mut alice, _) = two(&server, "a").await;
+    let (mut alice, _) = log_in_both(&server, "a").await;
     let request = json!({"cmd": "send", "to": "bob", "path": "a"});
     let mut wait = None;
     for _ in 0..50 {
@@ -368,7 +371,7 @@ async fn offers_are_counted_with_the_messages_and_bounded_each_way() {
     assert!(wait.is_some());
     let server = TestServer::start_with(|config| config.limits.messages_per_user = 0).await;
     server.add_user("carol", SpaceLimits::default()).await;
-    let (mut alice, _) = two(&server, "a").await;
+    let (mut alice, _) = log_in_both(&server, "a").await;
     let mut offers = Vec::new();
     for _ in 0..100 {
         offers.push(send(&mut alice, "bob", "a").await);
@@ -384,7 +387,7 @@ async fn offers_are_counted_with_the_messages_and_bounded_each_way() {
 }
 
 #[tokio::test]
-async fn a_sender_lists_and_withdraws_offers_and_nobody_else_does() {
+async fn only_their_sender_lists_and_withdraws_sent_offers() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let mut bob = server.log_in("bob").await;

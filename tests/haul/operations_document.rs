@@ -1,4 +1,4 @@
-//! `docs/OPERATIONS.md` is true: what it says of the log and of the settings is in the code.
+//! `docs/OPERATIONS.md` describes the log and the settings of the code.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -10,7 +10,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// The text of every source file, but for tests beside the code and what makes the log itself.
+/// The text of every source file, without unit tests and the implementation of the log.
 fn sources() -> String {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let files = walkdir::WalkDir::new(sources).into_iter();
@@ -31,25 +31,25 @@ fn sources() -> String {
     texts.collect()
 }
 
-/// The events of the sources, by the code of each: its level and what it says to people.
+/// The log events of the sources by their code, each with its level and message.
 fn events() -> BTreeMap<String, (String, String)> {
     let sources = sources();
     let mut events = BTreeMap::new();
     for level in ["error", "warn", "info", "debug", "trace"] {
-        for (place, _) in sources.match_indices(&format!("{level}!(")) {
-            let before = sources[..place].chars().next_back();
+        for (offset, _) in sources.match_indices(&format!("{level}!(")) {
+            let before = sources[..offset].chars().next_back();
             if before.is_none_or(|before| before.is_alphanumeric() || before == '_') {
                 continue;
             }
-            let call = &sources[place..];
+            let call = &sources[offset..];
             let inside = call[level.len() + 2..].trim_start();
             let named = inside.strip_prefix("name: \"");
             let named = named.unwrap_or_else(|| panic!("an event without a name: {call:.99}"));
             let (code, _) = named.split_once('"').expect("an end");
             let is_code = |c: char| c.is_ascii_lowercase() || c == '_';
             assert!(code.chars().all(is_code), "{code}");
-            let whole = &call[..end_of_call(call)];
-            let message = whole.rsplit('"').nth(1).expect("a message");
+            let full_call = &call[..end_of_call(call)];
+            let message = full_call.rsplit('"').nth(1).expect("a message");
             let event = (level.to_owned(), message.replace("{by}", "…"));
             let old = events.insert(code.to_owned(), event.clone());
             assert!(old.is_none_or(|old| old == event), "{code} says two things");
@@ -58,18 +58,18 @@ fn events() -> BTreeMap<String, (String, String)> {
     events
 }
 
-/// Where the parenthesis closes that the first one opens.
+/// The position after the parenthesis that closes the first one.
 fn end_of_call(call: &str) -> usize {
     let mut depth = 0;
     let mut quoted = false;
-    for (place, character) in call.char_indices() {
+    for (offset, character) in call.char_indices() {
         match character {
             '"' => quoted = !quoted,
             '(' if !quoted => depth += 1,
             ')' if !quoted => {
                 depth -= 1;
                 if depth == 0 {
-                    return place;
+                    return offset;
                 }
             }
             _ => {}
@@ -79,7 +79,7 @@ fn end_of_call(call: &str) -> usize {
 }
 
 #[test]
-fn every_event_of_the_log_is_explained_and_none_that_is_not_there() {
+fn the_document_explains_every_log_event_and_no_other() {
     let (_, rest) = DOCUMENT
         .split_once("| `event` | `message` |")
         .expect("a table");
@@ -100,7 +100,7 @@ fn every_event_of_the_log_is_explained_and_none_that_is_not_there() {
 }
 
 #[test]
-fn every_setting_that_is_named_is_there() {
+fn every_setting_that_the_document_names_exists() {
     let known = haul::config::Config::default().to_string();
     let known: toml::Table = known.parse().expect("TOML");
     let mut named = 0;

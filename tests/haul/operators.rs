@@ -10,7 +10,7 @@ use crate::daemon::{ServerProcess, haul, operate};
 use crate::harness::{PASSWORD, RawClient, TestServer, control, data as data_frame, soon};
 
 #[tokio::test]
-async fn an_operator_sees_the_sessions_and_how_far_their_transfers_are() {
+async fn an_operator_sees_the_sessions_and_the_progress_of_their_transfers() {
     let server = TestServer::start().await;
     server.add_admin("root").await;
     let mut alice = server.log_in("alice").await;
@@ -58,7 +58,7 @@ async fn an_operator_sees_the_sessions_and_how_far_their_transfers_are() {
 async fn transfers_of_the_longest_paths_hide_no_session() {
     let server = TestServer::start().await;
     server.add_admin("root").await;
-    // Each quote is two characters of JSON.
+    // Each quote needs two characters in JSON.
     let deep = format!("{}/", "\"".repeat(250)).repeat(16);
     let mut others = Vec::new();
     for _ in 0..2 {
@@ -96,7 +96,7 @@ async fn transfers_of_the_longest_paths_hide_no_session() {
 }
 
 #[tokio::test]
-async fn without_the_admin_right_nothing_is_told() {
+async fn without_the_admin_right_the_commands_are_denied() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     for request in [
@@ -144,20 +144,20 @@ async fn a_kicked_session_gets_a_goodbye_and_its_partial_uploads_are_kept() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_kicked_does_not_come_back_by_itself() {
+async fn a_kicked_client_does_not_reconnect() {
     let server = TestServer::start_with(|config| {
         config.limits.bandwidth_per_user = Some(64 * 1024);
     })
     .await;
     server.add_admin("root").await;
-    let place = tempfile::tempdir().expect("a directory");
+    let temp_dir = tempfile::tempdir().expect("a directory");
     std::fs::create_dir_all(server.home("alice")).expect("a home");
     std::fs::write(server.home("alice").join("big"), vec![7; 4 << 20]).expect("written");
     let getting = haul()
         .args(["get", "big", "--server"])
         .arg(format!("haul+plain://alice@{}", server.address))
         .env("HAUL_PASSWORD", PASSWORD)
-        .current_dir(&place)
+        .current_dir(&temp_dir)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -173,18 +173,21 @@ async fn a_client_that_is_kicked_does_not_come_back_by_itself() {
     root.ok(json!({"cmd": "kick", "user": "alice"})).await;
     let waiting = tokio::task::spawn_blocking(|| getting.wait_with_output());
     let output = waiting.await.expect("no panic").expect("it ends");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(
-        said.contains("an operator of the server has ended the session"),
-        "{said}"
+        stderr.contains("an operator of the server has ended the session"),
+        "{stderr}"
     );
 }
 
 #[tokio::test]
-async fn an_operator_has_the_settings_read_again_and_sees_before_what_would_change() {
-    let place = tempfile::tempdir().expect("a directory");
-    let (data, file) = (place.path().join("data"), place.path().join("haul.toml"));
+async fn an_operator_previews_and_applies_changed_settings() {
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let (data, file) = (
+        temp_dir.path().join("data"),
+        temp_dir.path().join("haul.toml"),
+    );
     std::fs::write(&file, "").expect("written");
     let config = file.display().to_string();
     let daemon = ServerProcess::start_on_with(&data, &[("HAUL_CONFIG", &config)]);
@@ -221,7 +224,7 @@ async fn an_operator_has_the_settings_read_again_and_sees_before_what_would_chan
     };
     let shown = run(&["admin", "reload", "--dry-run"]);
     let line = "limits.transfers: 3 -> 5\nserver.datagrams: true -> false (after a restart)\n";
-    // Without the line that was taken away it is as it was.
+    // Without the removed line, the setting has its previous value.
     assert_eq!(
         shown,
         (0, line.lines().next().expect("one").to_owned() + "\n")
@@ -231,9 +234,9 @@ async fn an_operator_has_the_settings_read_again_and_sees_before_what_would_chan
 }
 
 #[tokio::test]
-async fn an_operator_stops_a_server_and_what_runs_may_end() {
-    let place = tempfile::tempdir().expect("a directory");
-    let data = place.path().join("data");
+async fn an_operator_drains_a_server_and_running_transfers_may_end() {
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let data = temp_dir.path().join("data");
     let daemon = ServerProcess::start_on(&data);
     operate(&data, "user add root --admin", "correct horse\n");
     let mut root = RawClient::connect(&*daemon.address).await;
@@ -255,7 +258,7 @@ async fn an_operator_stops_a_server_and_what_runs_may_end() {
 }
 
 #[tokio::test]
-async fn an_operator_says_how_long_what_runs_may_go_on() {
+async fn an_operator_sets_the_timeout_of_a_drain() {
     let server = TestServer::start_with(|config| {
         config.limits.drain_timeout = Duration::from_hours(1);
     })
@@ -270,12 +273,12 @@ async fn an_operator_says_how_long_what_runs_may_go_on() {
     let drained = root.ok(json!({"cmd": "drain", "seconds": 0})).await;
     assert_eq!(drained, json!({"sessions": 2, "within_ms": 0}));
     assert_eq!(alice.event().await["reason"], "shutting_down");
-    // The setting would have it wait for an hour.
+    // The setting alone would let it wait for an hour.
     server.stop().await;
 }
 
 #[tokio::test]
-async fn an_operator_sees_who_has_an_account_page_by_page() {
+async fn an_operator_lists_the_accounts_page_by_page() {
     let server = TestServer::start().await;
     server.add_admin("root").await;
     let limits = SpaceLimits {
@@ -306,9 +309,9 @@ async fn an_operator_sees_who_has_an_account_page_by_page() {
 }
 
 #[tokio::test]
-async fn the_admin_right_comes_and_goes_while_a_session_is_open() {
-    let place = tempfile::tempdir().expect("a directory");
-    let data = place.path().join("data");
+async fn the_admin_right_can_change_while_a_session_is_open() {
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let data = temp_dir.path().join("data");
     let daemon = ServerProcess::start_on(&data);
     operate(&data, "user add alice", "correct horse\n");
     let mut alice = RawClient::connect(&*daemon.address).await;

@@ -1,11 +1,11 @@
-//! The operators' address: what `haul serve` shows over HTTP.
+//! The operators' address: HTTP pages of `haul serve`.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use crate::daemon::ServerProcess;
 
-/// The status, the headers and the body of what is at `path`.
+/// The status, the headers and the body of the response for `path`.
 pub(crate) fn ask(daemon: &ServerProcess, path: &str) -> (u16, String, String) {
     let mut stream = TcpStream::connect(&daemon.ops).expect("it listens");
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
@@ -23,7 +23,7 @@ pub(crate) fn ask(daemon: &ServerProcess, path: &str) -> (u16, String, String) {
 }
 
 #[test]
-fn a_server_that_runs_is_healthy() {
+fn a_running_server_is_healthy() {
     let daemon = ServerProcess::start();
     let (status, _, body) = ask(&daemon, "/healthz");
     assert_eq!((status, &*body), (200, "ok\n"));

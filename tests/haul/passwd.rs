@@ -1,4 +1,4 @@
-//! `passwd`: users change their own password, and nobody guesses one by it.
+//! `passwd`: users change their own password, and guesses are throttled.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -9,7 +9,7 @@ use crate::daemon::{ServerProcess, haul};
 use crate::harness::{PASSWORD, RawClient, TestServer};
 
 #[tokio::test]
-async fn the_new_password_logs_in_and_the_old_one_no_more_and_open_sessions_stay() {
+async fn after_a_change_only_the_new_password_logs_in_and_open_sessions_continue() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let mut other = server.log_in("alice").await;
@@ -26,7 +26,7 @@ async fn the_new_password_logs_in_and_the_old_one_no_more_and_open_sessions_stay
 }
 
 #[tokio::test]
-async fn a_password_that_could_never_log_in_is_refused_by_its_field() {
+async fn an_invalid_password_is_refused_with_its_field() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     for new in [String::new(), "x".repeat(1025)] {
@@ -66,7 +66,7 @@ async fn the_third_wrong_guess_ends_the_session() {
 }
 
 #[tokio::test]
-async fn a_stolen_token_allows_no_faster_guesses_by_passwd_than_by_login() {
+async fn guesses_by_passwd_are_throttled_like_those_by_login() {
     let server = TestServer::start().await;
     let name = "alice".parse().expect("a name");
     let token = server.accounts.add_token(&name, "", None).await;
@@ -81,7 +81,7 @@ async fn a_stolen_token_allows_no_faster_guesses_by_passwd_than_by_login() {
     let mut thief = server.connect().await;
     thief.ok(login.clone()).await;
     thief.fails(passwd("guess"), "denied").await;
-    // Not even the right one is looked at now; nor does it matter by which way the next one comes.
+    // Now even the correct password is refused, by `passwd` and by `login`.
     let (_, error) = thief.error(passwd(PASSWORD)).await;
     assert_eq!(error["code"], "too_many_attempts", "{error}");
     assert!(error["retry_after_ms"].as_u64() > Some(0), "{error}");
@@ -92,7 +92,7 @@ async fn a_stolen_token_allows_no_faster_guesses_by_passwd_than_by_login() {
 }
 
 #[tokio::test]
-async fn a_password_is_changed_only_if_the_queue_of_the_logins_has_a_place() {
+async fn passwd_is_refused_if_the_queue_of_logins_is_full() {
     let server = TestServer::start_with(|config| config.auth.waiting_logins = 0).await;
     let name = "alice".parse().expect("a name");
     let token = server.accounts.add_token(&name, "", None).await;
@@ -107,7 +107,7 @@ async fn a_password_is_changed_only_if_the_queue_of_the_logins_has_a_place() {
 }
 
 #[tokio::test]
-async fn before_login_there_is_no_password_to_change() {
+async fn passwd_needs_a_login() {
     let server = TestServer::start().await;
     let mut visitor = server.connect().await;
     let change = json!({"cmd": "passwd", "old": PASSWORD, "new": "x"});
@@ -115,9 +115,9 @@ async fn before_login_there_is_no_password_to_change() {
 }
 
 #[tokio::test]
-async fn the_file_with_the_first_password_goes_when_it_is_changed() {
-    let place = tempfile::tempdir().expect("a directory");
-    let data = place.path().join("data");
+async fn the_file_with_the_first_password_is_removed_when_the_password_changes() {
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let data = temp_dir.path().join("data");
     let daemon = ServerProcess::start_on(&data);
     let file = data.join("admin-password");
     let password = std::fs::read_to_string(&file).expect("made up");
@@ -136,42 +136,42 @@ async fn the_file_with_the_first_password_goes_when_it_is_changed() {
 }
 
 #[test]
-fn the_command_line_takes_the_old_and_the_new_password_as_two_lines() {
+fn the_command_line_reads_the_old_and_the_new_password_from_two_lines() {
     let daemon = ServerProcess::start();
     let url = format!("haul+plain://admin@{}", daemon.address);
     let passwd = |now: &str, input: &str| {
-        let place = tempfile::tempdir().expect("a directory");
+        let temp_dir = tempfile::tempdir().expect("a directory");
         let mut child = haul()
             .args(["passwd", "--server", &url])
             .env("HAUL_PASSWORD", now)
-            .env("XDG_CONFIG_HOME", place.path())
+            .env("XDG_CONFIG_HOME", temp_dir.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("it starts");
         let mut stdin = child.stdin.take().expect("piped");
-        // A user who cannot log in reads nothing.
+        // A user that cannot log in can read nothing.
         let _ = stdin.write_all(input.as_bytes());
         drop(stdin);
         let done = child.wait_with_output().expect("it ends");
-        let said = String::from_utf8(done.stderr).expect("text");
-        (done.status.code().expect("no signal"), said)
+        let stderr = String::from_utf8(done.stderr).expect("text");
+        (done.status.code().expect("no signal"), stderr)
     };
-    let (code, said) = passwd(PASSWORD, "wrong\nbattery staple\n");
+    let (code, stderr) = passwd(PASSWORD, "wrong\nbattery staple\n");
     assert_eq!(
-        (code, &*said),
+        (code, &*stderr),
         (1, "haul: passwd: the old password is wrong\n")
     );
-    let (code, said) = passwd(PASSWORD, &format!("{PASSWORD}\nbattery staple\n"));
-    assert_eq!(code, 0, "{said}");
-    assert!(said.starts_with("changed the password; "), "{said}");
-    let (code, said) = passwd(PASSWORD, "");
-    assert_eq!(code, 3, "{said}");
-    let (code, said) = passwd("battery staple", "");
-    assert_eq!(code, 1, "{said}");
+    let (code, stderr) = passwd(PASSWORD, &format!("{PASSWORD}\nbattery staple\n"));
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.starts_with("changed the password; "), "{stderr}");
+    let (code, stderr) = passwd(PASSWORD, "");
+    assert_eq!(code, 3, "{stderr}");
+    let (code, stderr) = passwd("battery staple", "");
+    assert_eq!(code, 1, "{stderr}");
     assert!(
-        said.contains("there is no password on standard input"),
-        "{said}"
+        stderr.contains("there is no password on standard input"),
+        "{stderr}"
     );
 }

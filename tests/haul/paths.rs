@@ -1,4 +1,4 @@
-//! RELIABILITY, Paths: nothing leads out of a user's view, and no name does harm.
+//! RELIABILITY, Paths: no path leads out of a user's view, and no name does harm.
 
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::harness::TestServer;
 
 #[tokio::test]
-async fn dots_and_slashes_are_resolved_and_the_root_is_the_top() {
+async fn dots_and_slashes_are_resolved_and_nothing_is_above_the_root() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     client
@@ -77,7 +77,7 @@ async fn a_trailing_slash_does_not_turn_a_file_into_something_else() {
 }
 
 #[tokio::test]
-async fn a_link_that_leads_out_is_as_if_absent_and_one_that_stays_inside_is_followed() {
+async fn a_link_out_of_the_view_is_treated_as_absent_and_one_within_it_is_followed() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     let home = server.home("alice");
@@ -172,13 +172,13 @@ async fn a_pipe_or_socket_among_the_files_is_refused_and_blocks_nobody() {
 }
 
 #[tokio::test]
-async fn a_directory_that_is_swapped_for_a_link_midway_never_leads_out() {
+async fn a_directory_that_is_replaced_by_a_link_during_a_request_never_leads_out() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     let home = server.home("alice");
     let outside = server.data().join("outside");
-    for place in [home.join("real"), outside.clone()] {
-        std::fs::create_dir(&place).expect("a directory");
+    for target in [home.join("real"), outside.clone()] {
+        std::fs::create_dir(&target).expect("a directory");
     }
     std::fs::write(outside.join("canary"), b"secret").expect("written");
     symlink(&outside, home.join("link")).expect("a link");
@@ -223,7 +223,7 @@ async fn a_directory_that_is_swapped_for_a_link_midway_never_leads_out() {
 }
 
 #[tokio::test]
-async fn a_put_over_a_hard_link_leaves_the_other_name_its_content() {
+async fn a_put_over_a_hard_link_does_not_change_the_other_name() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     let home = server.home("alice");

@@ -15,19 +15,19 @@ fn url(server: &TestServer, user: &str) -> String {
     format!("haul+plain://{user}@{}", server.address)
 }
 
-/// A person whom `haul connect` has logged in as alice.
+/// A user that `haul connect` has logged in as alice.
 async fn connected(server: &TestServer) -> Person {
     let person = Person::for_url(url(server, "alice"));
     connect(&person, &[&person.url]).await;
     person
 }
 
-/// Runs `haul connect` with the password in the environment; what it says.
+/// Runs `haul connect` with the password in the environment; returns its standard error.
 async fn connect(person: &Person, args: &[&str]) -> String {
     let (output, _) = person.type_with(args, "connect", "").await;
-    let said = text(&output);
-    assert_eq!(output.status.code(), Some(0), "{said}");
-    said
+    let stderr = text(&output);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    stderr
 }
 
 fn text(output: &Output) -> String {
@@ -35,7 +35,7 @@ fn text(output: &Output) -> String {
 }
 
 fn file(person: &Person) -> PathBuf {
-    person.place.path().join("config/haul/servers.toml")
+    person.temp_dir.path().join("config/haul/servers.toml")
 }
 
 fn saved(person: &Person) -> String {
@@ -93,14 +93,14 @@ async fn connect_again_replaces_the_token_of_this_device() {
 }
 
 #[tokio::test]
-async fn a_second_connect_changes_no_other_terminal() {
+async fn a_second_connect_does_not_change_the_profile_of_other_terminals() {
     let server = TestServer::start().await;
     let person = connected(&server).await;
-    let said = connect(&person, &["--as", "bob", &url(&server, "bob")]).await;
-    assert!(said.contains("as profile bob"), "{said}");
+    let stderr = connect(&person, &["--as", "bob", &url(&server, "bob")]).await;
+    assert!(stderr.contains("as profile bob"), "{stderr}");
     assert!(
-        said.contains("stays the current profile; `haul use bob`"),
-        "{said}"
+        stderr.contains("stays the current profile; `haul use bob`"),
+        "{stderr}"
     );
     assert_eq!(who(&person, &[], None).await, "alice");
     assert_eq!(who(&person, &[], Some("bob")).await, "bob");
@@ -134,8 +134,8 @@ async fn a_second_connect_changes_no_other_terminal() {
 async fn connect_with_use_makes_the_new_profile_current() {
     let server = TestServer::start().await;
     let person = connected(&server).await;
-    let said = connect(&person, &["--use", "--as", "bob", &url(&server, "bob")]).await;
-    assert!(said.contains("bob is the current profile"), "{said}");
+    let stderr = connect(&person, &["--use", "--as", "bob", &url(&server, "bob")]).await;
+    assert!(stderr.contains("bob is the current profile"), "{stderr}");
     assert_eq!(who(&person, &[], None).await, "bob");
 }
 
@@ -148,10 +148,10 @@ async fn a_name_is_not_moved_to_another_server_or_user() {
     let (output, _) = person
         .type_with(&["--as", &alice, &bob], "connect", "")
         .await;
-    let said = text(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("choose another name"), "{said}");
-    // The token that was made for it is revoked.
+    let stderr = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("choose another name"), "{stderr}");
+    // The token that `connect` made is revoked.
     let mut bob = server.log_in("bob").await;
     assert_eq!(
         bob.ok(json!({"cmd": "tokens"})).await,
@@ -166,14 +166,14 @@ async fn logout_revokes_the_token_and_removes_the_profile() {
     let saved = saved(&person);
     let (_, rest) = saved.split_once("haul_").expect("a token");
     let token: String = rest.chars().take(52).collect();
-    let (_, said) = person.types(&["logout"], 0).await;
-    assert!(said.starts_with("removed profile alice@"), "{said}");
+    let (_, stderr) = person.types(&["logout"], 0).await;
+    assert!(stderr.starts_with("removed profile alice@"), "{stderr}");
     assert_eq!(tokens(&server).await, Vec::<Value>::new());
     let mut thief = server.connect().await;
     let login = json!({"cmd": "login", "token": format!("haul_{token}")});
     thief.fails(login, "login_failed").await;
-    let (_, said) = person.types(&["whoami"], 2).await;
-    assert!(said.contains("no server is known"), "{said}");
+    let (_, stderr) = person.types(&["whoami"], 2).await;
+    assert!(stderr.contains("no server is known"), "{stderr}");
     person.types(&["logout"], 2).await;
 }
 
@@ -187,8 +187,8 @@ async fn logout_removes_a_profile_whose_token_is_revoked_already() {
         .ok(json!({"cmd": "token_remove", "number": number}))
         .await;
     person.types(&["logout"], 0).await;
-    let (_, said) = person.types(&["profiles"], 0).await;
-    assert!(said.starts_with("there are no profiles"), "{said}");
+    let (_, stderr) = person.types(&["profiles"], 0).await;
+    assert!(stderr.starts_with("there are no profiles"), "{stderr}");
 }
 
 #[tokio::test]
@@ -196,25 +196,25 @@ async fn logout_without_the_server_removes_the_profile_and_says_that_the_token_s
     let server = TestServer::start().await;
     let person = connected(&server).await;
     server.stop().await;
-    let (_, said) = person.types(&["logout"], 1).await;
-    assert!(said.contains("token 1 is still valid"), "{said}");
-    assert!(said.contains("haul token remove 1"), "{said}");
+    let (_, stderr) = person.types(&["logout"], 1).await;
+    assert!(stderr.contains("token 1 is still valid"), "{stderr}");
+    assert!(stderr.contains("haul token remove 1"), "{stderr}");
     person.types(&["whoami"], 2).await;
 }
 
 #[tokio::test]
-async fn after_the_logout_of_the_current_profile_one_is_chosen_by_hand() {
+async fn after_the_logout_of_the_current_profile_none_is_current() {
     let server = TestServer::start().await;
     let person = connected(&server).await;
     connect(&person, &["--as", "bob", &url(&server, "bob")]).await;
-    let (_, said) = person.types(&["logout"], 0).await;
-    assert!(said.contains("no profile is current now"), "{said}");
-    let (_, said) = person.types(&["whoami"], 2).await;
-    assert!(said.contains("haul use NAME"), "{said}");
+    let (_, stderr) = person.types(&["logout"], 0).await;
+    assert!(stderr.contains("no profile is current now"), "{stderr}");
+    let (_, stderr) = person.types(&["whoami"], 2).await;
+    assert!(stderr.contains("haul use NAME"), "{stderr}");
     person.types(&["use", "bob"], 0).await;
     assert_eq!(who(&person, &[], None).await, "bob");
-    let (_, said) = person.types(&["use", "carol"], 1).await;
-    assert!(said.contains("there is no profile carol"), "{said}");
+    let (_, stderr) = person.types(&["use", "carol"], 1).await;
+    assert!(stderr.contains("there is no profile carol"), "{stderr}");
 }
 
 #[tokio::test]
@@ -247,13 +247,13 @@ async fn a_server_without_the_command_for_tokens_gets_the_password_saved() {
         answer_like_an_older_server(stream).await;
     });
     let person = Person::for_url(format!("haul+plain://alice@{address}"));
-    let said = connect(&person, &[&person.url]).await;
-    assert!(said.contains("the password is saved"), "{said}");
+    let stderr = connect(&person, &[&person.url]).await;
+    assert!(stderr.contains("the password is saved"), "{stderr}");
     assert!(saved(&person).contains(PASSWORD));
     old_server.await.expect("no panic");
 }
 
-/// Answers until the client leaves.
+/// Answers like a server without `token_add` until the client disconnects.
 async fn answer_like_an_older_server(mut stream: TcpStream) {
     while let Ok(length) = stream.read_u32().await {
         let mut payload = vec![0; length as usize];
@@ -278,10 +278,10 @@ async fn answer_like_an_older_server(mut stream: TcpStream) {
 async fn own_tokens_are_listed_and_revoked_by_token_and_made_by_password() {
     let server = TestServer::start().await;
     let person = connected(&server).await;
-    let (_, said) = person
+    let (_, stderr) = person
         .types(&["token", "add", "--label", "backup"], 2)
         .await;
-    assert!(said.contains("HAUL_PASSWORD"), "{said}");
+    assert!(stderr.contains("HAUL_PASSWORD"), "{stderr}");
     let args = ["add", "--label", "backup", "--expires", "90d"];
     let (output, made) = person.type_with(&args, "token", "").await;
     assert!(output.status.success(), "{output:?}");
@@ -296,21 +296,21 @@ async fn own_tokens_are_listed_and_revoked_by_token_and_made_by_password() {
     assert!(lines[2].ends_with("backup"), "{listed}");
     person.types(&["token", "remove", "2"], 0).await;
     person.types(&["--token-file", "t", "whoami"], 3).await;
-    let (_, said) = person.types(&["token", "remove", "2"], 1).await;
-    assert!(said.contains("user alice has no token 2"), "{said}");
+    let (_, stderr) = person.types(&["token", "remove", "2"], 1).await;
+    assert!(stderr.contains("user alice has no token 2"), "{stderr}");
 }
 
 #[tokio::test]
-async fn administrators_manage_a_server_from_afar_as_on_its_machine() {
+async fn administrators_manage_a_server_remotely_as_on_its_machine() {
     let server = TestServer::start().await;
     server.add_admin("root").await;
     let person = Person::for_url(url(&server, "root"));
     connect(&person, &[&person.url]).await;
     let add = ["admin", "user", "add", "carol", "--quota", "1MiB"];
     let (output, _) = run(person.command(&add), "1234567\n").await;
-    let said = text(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("at least 8 characters"), "{said}");
+    let stderr = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("at least 8 characters"), "{stderr}");
     let (output, _) = run(person.command(&add), "battery staple\n").await;
     assert!(output.status.success(), "{output:?}");
 
@@ -348,8 +348,8 @@ async fn administrators_manage_a_server_from_afar_as_on_its_machine() {
         .types(&["admin", "token", "remove", "alice", "1"], 1)
         .await;
     person.types(&["admin", "user", "remove", "carol"], 0).await;
-    let (_, said) = person.types(&["admin", "user", "remove", "carol"], 1).await;
-    assert!(said.contains("there is no user carol"), "{said}");
-    let (_, said) = person.types(&["admin", "user", "disable", "root"], 1).await;
-    assert!(said.contains("your own account"), "{said}");
+    let (_, stderr) = person.types(&["admin", "user", "remove", "carol"], 1).await;
+    assert!(stderr.contains("there is no user carol"), "{stderr}");
+    let (_, stderr) = person.types(&["admin", "user", "disable", "root"], 1).await;
+    assert!(stderr.contains("your own account"), "{stderr}");
 }

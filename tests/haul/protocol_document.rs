@@ -1,5 +1,5 @@
-//! `docs/PROTOCOL.md` is true: its session is played against a server, its tables are compared
-//! with what the code has.
+//! `docs/PROTOCOL.md` is correct: its sessions are run against a server, and its tables are
+//! compared with the code.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::harness::{PASSWORD, TestServer, frame};
 
 const DOCUMENT: &str = include_str!("../../docs/PROTOCOL.md");
 
-/// All codes. An enum cannot be asked for its variants, so this is the one list of them.
+/// The source of all error codes, because an enum has no list of its variants.
 const CODES: &str = include_str!("../../src/protocol/error.rs");
 
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -52,7 +52,7 @@ impl ExampleLine {
         }
     }
 
-    /// As it is on the wire.
+    /// The bytes on the wire.
     fn bytes(&self) -> Vec<u8> {
         [&self.length[..], &self.payload].concat()
     }
@@ -63,7 +63,7 @@ fn bytes_of_hex(text: &str) -> Vec<u8> {
     bytes.collect::<Result<_, _>>().expect(text)
 }
 
-/// The sessions that are written out, each for a new server.
+/// The written sessions, each for a new server.
 fn sessions() -> Vec<Vec<ExampleLine>> {
     let blocks = DOCUMENT.split("```session\n").skip(1);
     let sessions: Vec<Vec<_>> = blocks
@@ -80,7 +80,7 @@ fn sessions() -> Vec<Vec<ExampleLine>> {
     sessions
 }
 
-/// The members whose values the document says to be others on other servers.
+/// The members whose values differ between servers according to the document.
 fn varying() -> Vec<&'static str> {
     let lists = DOCUMENT.split("sends other values for ").skip(1);
     lists
@@ -197,7 +197,7 @@ fn with_values_of(line: &ExampleLine, sent: Vec<u8>) -> Vec<u8> {
     json.into_bytes()
 }
 
-/// Where the text of a string member stands.
+/// The position of the text of a string member.
 fn value_of(json: &str, member: &str) -> Option<std::ops::Range<usize>> {
     let before = format!("\"{member}\":\"");
     let start = json.find(&before)? + before.len();
@@ -206,12 +206,12 @@ fn value_of(json: &str, member: &str) -> Option<std::ops::Range<usize>> {
 }
 
 #[test]
-fn the_session_logs_in_as_the_tests_do_so_that_it_can_be_played() {
+fn the_session_logs_in_as_the_tests_do() {
     assert!(section("## 1.").contains(&format!("the password `{PASSWORD}`")));
 }
 
 #[test]
-fn every_example_that_is_written_out_is_what_it_is_said_to_be() {
+fn every_written_example_is_what_the_document_says() {
     let mut examples = 0;
     for line in DOCUMENT.lines().filter(|line| !line.contains('…')) {
         let line = line.trim_start();
@@ -232,7 +232,7 @@ fn every_example_that_is_written_out_is_what_it_is_said_to_be() {
 }
 
 #[test]
-fn every_command_has_its_place_with_all_its_fields() {
+fn every_command_is_documented_with_all_its_fields() {
     for command in Request::help() {
         let heading = match &*command.name {
             "get" => "## 7. Downloads: `get`".to_owned(),
@@ -250,7 +250,7 @@ fn every_command_has_its_place_with_all_its_fields() {
 }
 
 #[test]
-fn every_error_code_stands_in_the_table_and_is_retryable_as_it_says() {
+fn every_error_code_is_in_the_table_with_its_retryable_flag() {
     let documented: BTreeSet<_> = rows(section("## 9. Errors"))
         .filter_map(|row| match row[1] {
             "yes" => Some((words_in_backticks(row[0])[0], true)),
@@ -275,7 +275,7 @@ fn every_error_code_stands_in_the_table_and_is_retryable_as_it_says() {
 }
 
 #[tokio::test]
-async fn an_optional_command_that_is_switched_off_is_unsupported() {
+async fn a_disabled_optional_command_is_unsupported() {
     let commands: Vec<_> = rows(section("## 14."))
         .flat_map(|row| words_in_backticks(row[0]))
         .collect();
@@ -290,7 +290,7 @@ async fn an_optional_command_that_is_switched_off_is_unsupported() {
 }
 
 #[test]
-fn every_limit_that_can_be_set_has_the_default_that_is_said() {
+fn every_configurable_limit_has_the_documented_default() {
     let settings: toml::Table = Config::default().to_string().parse().expect("TOML");
     let mut limits = settings["limits"].as_table().expect("a section").clone();
     for unnoticed in ["disk_threads", "hashing"] {
@@ -301,14 +301,14 @@ fn every_limit_that_can_be_set_has_the_default_that_is_said() {
             continue;
         };
         let value = limits.remove(name).expect(name);
-        let said = row[1];
+        let documented = row[1];
         match value.as_str() {
-            Some("") => assert_eq!(said, "none", "{name}"),
+            Some("") => assert_eq!(documented, "none", "{name}"),
             Some(value) if value.ends_with('B') => {
-                assert_eq!(said.replace(' ', ""), value, "{name}");
+                assert_eq!(documented.replace(' ', ""), value, "{name}");
             }
-            Some(value) => assert_eq!(duration(said), duration(value), "{name}"),
-            None => assert_eq!(said.replace(' ', ""), value.to_string(), "{name}"),
+            Some(value) => assert_eq!(duration(documented), duration(value), "{name}"),
+            None => assert_eq!(documented.replace(' ', ""), value.to_string(), "{name}"),
         }
     }
     assert!(limits.is_empty(), "not in the document: {limits:?}");

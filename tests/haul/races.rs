@@ -1,5 +1,5 @@
-//! Eight sessions of one user race for the last byte of a quota. What lies on the disk is looked
-//! at while the server stands still, so that nothing can have come or gone meanwhile.
+//! Eight sessions of one user race for the last byte of a quota. The files on the disk are counted
+//! while the server is stopped by a signal, so that they cannot change.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -18,7 +18,7 @@ const SESSIONS: u64 = 8;
 const LIMIT: u64 = 1_000_000;
 const FILES_LIMIT: u64 = 40;
 
-/// Stops the process, all of its threads, for as long as this lives.
+/// Stops all threads of the process until it is dropped.
 struct StandStill(Pid);
 
 impl StandStill {
@@ -61,18 +61,18 @@ fn on_disk(dirs: &[&Path]) -> (u64, u64) {
     (bytes, files)
 }
 
-/// One operation of a session: it puts a file, or makes room.
-fn act(line: &mut BlockingSession, chance: &mut Chance) -> bool {
+/// One operation of a session: puts a file, or removes one.
+fn act(client: &mut BlockingSession, chance: &mut Chance) -> bool {
     let path = format!("f{}.bin", chance.below(FILES_LIMIT + 5));
     let reply = match chance.below(10) {
-        0 => line.call(&json!({"cmd": "rm", "path": path})),
+        0 => client.call(&json!({"cmd": "rm", "path": path})),
         1 => {
             let to = format!("f{}.bin", chance.below(FILES_LIMIT + 5));
-            line.call(&json!({"cmd": "cp", "from": path, "to": to, "if_exists": "replace"}))
+            client.call(&json!({"cmd": "cp", "from": path, "to": to, "if_exists": "replace"}))
         }
         2 => {
             let to = format!("f{}.bin", chance.below(FILES_LIMIT + 5));
-            line.call(&json!({"cmd": "mv", "from": path, "to": to, "if_exists": "replace"}))
+            client.call(&json!({"cmd": "mv", "from": path, "to": to, "if_exists": "replace"}))
         }
         declared => {
             let longest = *chance.pick(&[10, 60_000, LIMIT / 4, LIMIT]);
@@ -82,12 +82,12 @@ fn act(line: &mut BlockingSession, chance: &mut Chance) -> bool {
             if declared < 7 {
                 put["size"] = json!(length);
             }
-            line.put(put, &content)
+            client.put(put, &content)
         }
     };
     let reply = reply.expect("the server lives");
     let code = reply["error"]["code"].as_str();
-    // A server that stands still for long does not know for a moment what its users may do.
+    // After a long stop, the server briefly cannot refresh the rights of its users.
     assert!(
         matches!(
             code,
@@ -99,11 +99,11 @@ fn act(line: &mut BlockingSession, chance: &mut Chance) -> bool {
 }
 
 #[test]
-fn eight_sessions_that_race_for_a_quota_never_take_a_byte_more() {
+fn eight_racing_sessions_never_exceed_the_quota_by_a_byte() {
     let (rounds, seed) = (times("HAUL_QUOTA_ROUNDS", 5), Chance::seed());
     println!("HAUL_QUOTA_ROUNDS={rounds} HAUL_SEED={seed}");
-    let place = tempfile::tempdir().expect("a directory");
-    let data = place.path().join("data");
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let data = temp_dir.path().join("data");
     let limits = format!("--quota {LIMIT} --files {FILES_LIMIT}");
     operate(
         &data,
@@ -120,9 +120,9 @@ fn eight_sessions_that_race_for_a_quota_never_take_a_byte_more() {
     let refused = AtomicU64::new(0);
     for _ in 0..rounds {
         let work = |mut chance: Chance| {
-            let mut line = BlockingSession::log_in(&daemon.address, &token).expect("it listens");
+            let mut client = BlockingSession::log_in(&daemon.address, &token).expect("it listens");
             for _ in 0..40 {
-                let full = act(&mut line, &mut chance);
+                let full = act(&mut client, &mut chance);
                 refused.fetch_add(full.into(), Ordering::Relaxed);
             }
         };
@@ -134,7 +134,7 @@ fn eight_sessions_that_race_for_a_quota_never_take_a_byte_more() {
                 .collect();
             while sessions.iter().any(|session| !session.is_finished()) {
                 let standing = StandStill::new(daemon.id());
-                // A file counts once something has come of it, its bytes from the first on.
+                // A file is charged from its first byte on.
                 let (bytes, _) = on_disk(&[&home, &staging]);
                 let (_, files) = on_disk(&[&home]);
                 drop(standing);
@@ -142,7 +142,7 @@ fn eight_sessions_that_race_for_a_quota_never_take_a_byte_more() {
                 highest = (bytes.max(highest.0), files.max(highest.1));
                 assert!(bytes <= LIMIT, "{bytes} bytes on the disk");
                 assert!(files <= FILES_LIMIT, "{files} files on the disk");
-                // It stands still for most of the time otherwise, and answers nobody.
+                // Otherwise the server would be stopped for most of the time.
                 for _ in 0..50 {
                     let stat = json!({"cmd": "stat", "path": "/"});
                     pacing.call(&stat).expect("the server lives");
@@ -155,27 +155,27 @@ fn eight_sessions_that_race_for_a_quota_never_take_a_byte_more() {
     assert!(refused.into_inner() > 0, "there was room for everybody");
 }
 
-/// What is used is what is there, and all that is left can be used.
+/// Asserts that the usage equals the files on the disk, and that the remaining quota can be used.
 fn fill_to_the_last_byte(daemon: &ServerProcess, token: &str, home: &Path) {
-    let mut line = BlockingSession::log_in(&daemon.address, token).expect("it listens");
+    let mut client = BlockingSession::log_in(&daemon.address, token).expect("it listens");
     let mut is_suspended = || {
-        let reply = line.call(&json!({"cmd": "df"})).expect("it lives");
+        let reply = client.call(&json!({"cmd": "df"})).expect("it lives");
         reply["error"]["code"] == "limited"
     };
     while is_suspended() {}
-    // Twice: whether it is there or not.
+    // Twice: first the file does not exist, then it does.
     for _ in 0..2 {
-        let _ = line.call(&json!({"cmd": "rm", "path": "last.bin"}));
-        let listed = line.ok(&json!({"cmd": "ls", "path": "/"}));
+        let _ = client.call(&json!({"cmd": "rm", "path": "last.bin"}));
+        let listed = client.ok(&json!({"cmd": "ls", "path": "/"}));
         for entry in listed["entries"]
             .as_array()
             .expect("a list")
             .iter()
             .skip(20)
         {
-            line.ok(&json!({"cmd": "rm", "path": entry["name"]}));
+            client.ok(&json!({"cmd": "rm", "path": entry["name"]}));
         }
-        let df = line.ok(&json!({"cmd": "df"}));
+        let df = client.ok(&json!({"cmd": "df"}));
         let used = (df["used"].as_u64(), df["files"].as_u64());
         let (bytes, files) = on_disk(&[home]);
         assert_eq!(used, (Some(bytes), Some(files)));
@@ -183,10 +183,10 @@ fn fill_to_the_last_byte(daemon: &ServerProcess, token: &str, home: &Path) {
         for declared in [json!(left + 1), json!(null)] {
             let mut put = json!({"path": "last.bin"});
             put["size"] = declared;
-            let reply = line.put(put, &vec![b'x'; left + 1]).expect("it lives");
+            let reply = client.put(put, &vec![b'x'; left + 1]).expect("it lives");
             assert_eq!(reply["error"]["code"], "quota_exceeded", "{reply}");
         }
-        let reply = line.put(json!({"path": "last.bin"}), &vec![b'x'; left]);
+        let reply = client.put(json!({"path": "last.bin"}), &vec![b'x'; left]);
         let reply = reply.expect("it lives");
         assert_eq!(reply["ok"]["size"], left, "{reply}");
         assert_eq!(on_disk(&[home]).0, LIMIT);

@@ -1,4 +1,4 @@
-//! Chance that can be repeated: a seed, printed by the test that uses it.
+//! Repeatable random numbers from a seed, which the test prints.
 
 /// `SplitMix64` (<https://prng.di.unimi.it/splitmix64.c>).
 #[derive(Debug, Clone)]
@@ -9,7 +9,7 @@ impl Chance {
         Self(seed)
     }
 
-    /// The seed in `HAUL_SEED`, or one of its own.
+    /// The seed in `HAUL_SEED`, or a new one.
     pub(crate) fn seed() -> u64 {
         std::env::var("HAUL_SEED").map_or_else(
             |_| {
@@ -29,12 +29,12 @@ impl Chance {
         z ^ (z >> 31)
     }
 
-    /// One of 0, 1, … `end` − 1.
+    /// A number from 0 to `end` − 1.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
-    /// True once in `times` times, on average.
+    /// True with a probability of 1 in `times`.
     pub(crate) fn one_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }
@@ -45,7 +45,7 @@ impl Chance {
         &choices[usize::try_from(at).expect("small")]
     }
 
-    /// So many bytes that come from no other draw.
+    /// `length` random bytes.
     pub(crate) fn bytes(&mut self, length: u64) -> Vec<u8> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.next().to_le_bytes());
@@ -55,7 +55,7 @@ impl Chance {
     }
 }
 
-/// How often something is to be done: by hand as the environment says, else as in every test run.
+/// The number of repetitions: that in the environment `variable`, or else `usual`.
 pub(crate) fn times(variable: &str, usual: u64) -> u64 {
     std::env::var(variable).map_or(usual, |times| times.parse().expect("a number"))
 }

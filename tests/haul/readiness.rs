@@ -1,4 +1,4 @@
-//! Whether clients should be sent to a server: `/readyz`.
+//! The readiness of a server: `/readyz`.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use crate::metrics::{LOST, answer};
 use crate::requirements;
 use crate::strace::Strace;
 
-/// The status and the body of what is at `path`.
+/// The status and the body of the response for `path`.
 async fn ask(ops: SocketAddr, path: &str) -> (String, String) {
     let (head, body) = answer(ops, path).await;
     let status = head.split(' ').nth(1).expect("a status");
@@ -28,7 +28,7 @@ fn is(status: &str, body: &str) -> (String, String) {
     (status.to_owned(), body.to_owned())
 }
 
-/// What is answered on a connection that stays open, in one piece.
+/// Sends a request on a persistent connection; returns the response.
 async fn request(connection: &mut TcpStream, path: &str) -> String {
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     connection
@@ -41,7 +41,7 @@ async fn request(connection: &mut TcpStream, path: &str) -> String {
 }
 
 #[tokio::test]
-async fn before_there_is_a_server_it_is_alive_and_not_ready() {
+async fn a_starting_process_is_alive_and_not_ready() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let ops = listener.local_addr().expect("an address");
     let (made, server) = oneshot::channel();
@@ -67,7 +67,7 @@ async fn before_there_is_a_server_it_is_alive_and_not_ready() {
 }
 
 #[tokio::test]
-async fn a_disk_that_hangs_makes_it_not_ready_and_holds_nothing_else_up() {
+async fn a_hanging_disk_makes_the_server_not_ready_and_delays_nothing_else() {
     let test = "readiness::a_disk_that_hangs_makes_it_not_ready";
     if !requirements::program("strace", "-V", test) {
         return;
@@ -76,10 +76,11 @@ async fn a_disk_that_hangs_makes_it_not_ready_and_holds_nothing_else_up() {
     let ops = daemon.ops.parse().expect("an address");
     let mut client = daemon.log_in(&daemon.token()).await;
     assert_eq!(ask(ops, "/readyz").await, is("200", "ready\n"));
-    let place = tempfile::tempdir().expect("a directory");
-    // Half a minute, in microseconds: what hangs for longer cannot be killed as long as it is traced.
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    // Half a minute in microseconds: a longer delay could not be interrupted while the process is
+    // traced.
     let hang = ["-f", "-e", "inject=fsync:delay_enter=30000000"];
-    let strace = Strace::attach(daemon.id(), &hang, place.path()).expect("it may be traced");
+    let strace = Strace::attach(daemon.id(), &hang, temp_dir.path()).expect("it may be traced");
     let hanging = is("503", "the data directory does not respond\n");
     soon("it is not ready", async || {
         (ask(ops, "/readyz").await == hanging).then_some(())
@@ -87,13 +88,13 @@ async fn a_disk_that_hangs_makes_it_not_ready_and_holds_nothing_else_up() {
     .await;
     assert_eq!(ask(ops, "/healthz").await, is("200", "ok\n"));
     client.ok(json!({"cmd": "ls"})).await;
-    // Whom nobody traces does not wait any more.
+    // After the detach, the thread no longer waits.
     strace.detach(false);
     daemon.kill();
 }
 
 #[tokio::test]
-async fn a_server_that_drains_is_alive_and_not_ready_until_its_process_ends() {
+async fn a_draining_server_is_alive_and_not_ready_until_its_process_ends() {
     let env = [
         ("HAUL_LIMITS_BANDWIDTH_PER_USER", "64KiB"),
         ("HAUL_LIMITS_DRAIN_TIMEOUT", "1h"),

@@ -1,4 +1,4 @@
-//! Connections that break in the middle of transfers, which go on over others.
+//! Transfers that survive broken connections.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -27,25 +27,26 @@ use crate::harness::{PASSWORD, TestServer};
 const PATIENCE: Duration = Duration::from_mins(1);
 const MB: usize = 1_000_000;
 
-/// Where and how a connection ends: after so many bytes, whole and in order.
+/// The point and the manner in which a connection ends: after a number of bytes, all of which
+/// arrive.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Cut {
     /// From the client to the server, with the end of both directions.
     Up(u64),
     /// From the server to the client, with the end of both directions.
     Down(u64),
-    /// From the client to the server, with a reset on both sides: what waits there is lost.
+    /// From the client to the server, with a reset on both sides, which loses buffered bytes.
     ResetUp(u64),
     ResetDown(u64),
-    /// From the client to the server; what comes then is thrown away until the client leaves.
+    /// From the client to the server; later bytes are discarded until the client disconnects.
     Stall(u64),
 }
 
-/// A proxy that cuts its connections, the first at the first of `cuts` and so on; what comes after
-/// the last is let through.
+/// A proxy that cuts its connections, the first at the first of `cuts` and so on. Later connections
+/// are not cut.
 pub(crate) struct CuttingProxy {
     pub(crate) address: SocketAddr,
-    /// The server behind it, which may move.
+    /// The address of the server, which may change.
     pub(crate) target: Arc<Mutex<String>>,
     up: Arc<AtomicU64>,
     down: Arc<AtomicU64>,
@@ -65,7 +66,7 @@ impl CuttingProxy {
                 let to = to.lock().expect("no panic").clone();
                 let (cut, (up, down)) = (cuts.next(), counters.clone());
                 tokio::spawn(async move {
-                    // Without a server the client is hung up on.
+                    // Without a server, the connection of the client is closed.
                     if let Ok(server) = TcpStream::connect(to).await {
                         pass(client, server, cut, &up, &down).await;
                     }
@@ -89,7 +90,7 @@ impl CuttingProxy {
         self.down.load(Ordering::Relaxed)
     }
 
-    /// Waits until `bytes` bytes went from clients to servers.
+    /// Waits until `bytes` bytes have been sent from clients to the server.
     pub(crate) async fn reaches(&self, bytes: u64) {
         let poll = async {
             while self.up() < bytes {
@@ -140,14 +141,14 @@ async fn pass(
             let _ = server_writes.shutdown().await;
         }
     }
-    // Unread bytes would make it a reset, which takes away what the other side has not read yet.
+    // Unread bytes would cause a reset, which discards bytes that the peer has not read yet.
     let _ = tokio::io::copy(&mut client_reads, &mut tokio::io::sink()).await;
     if let Some(Cut::Up(_) | Cut::Down(_)) = cut {
         let _ = tokio::io::copy(&mut server_reads, &mut tokio::io::sink()).await;
     }
 }
 
-/// Passes bytes on to their end; an error once there were `limit` of them.
+/// Forwards bytes to the end; fails after `limit` bytes.
 async fn pump(
     from: &mut (impl AsyncReadExt + Unpin),
     to: &mut (impl AsyncWriteExt + Unpin),
@@ -175,7 +176,7 @@ async fn pump(
     Ok(())
 }
 
-/// Bytes that differ from place to place.
+/// Bytes that depend on their position.
 fn content(size: usize) -> Vec<u8> {
     let words = (0_u32..).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes());
     words.take(size).collect()
@@ -192,7 +193,7 @@ async fn log_in_at(url: String, trust: Trust) -> Result<Client, ClientError> {
     Ok(client)
 }
 
-/// A session of alice's that does not wait long.
+/// A session of alice with short retry delays.
 pub(crate) async fn session(address: SocketAddr) -> Session {
     session_at(format!("haul+plain://{address}"), Trust::default()).await
 }
@@ -207,11 +208,11 @@ async fn session_at(url: String, trust: Trust) -> Session {
     Session::new(client.expect("logged in"), policy, connect)
 }
 
-/// Resumes over TLS after each of `cuts`; all but the first are in a handshake.
+/// Transfers a file over TLS with `cuts`; all but the first are in a handshake.
 async fn transfers_over_tls(cuts: &[Cut], is_upload: bool) {
     let server = TestServer::start().await;
-    let place = tempfile::tempdir().expect("a directory");
-    let (path, back) = (place.path().join("file"), place.path().join("back"));
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let (path, back) = (temp_dir.path().join("file"), temp_dir.path().join("back"));
     let content = content(5 * MB);
     fs::write(&path, &content).expect("written");
     let proxy = CuttingProxy::start(&server.address.to_string(), cuts).await;
@@ -232,7 +233,7 @@ async fn transfers_over_tls(cuts: &[Cut], is_upload: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_over_tls_outlives_connections_that_end_in_the_handshake() {
+async fn an_upload_over_tls_survives_connections_that_break_in_the_handshake() {
     let cuts = [
         Cut::Up(3_000_000),
         Cut::Down(500),
@@ -245,7 +246,7 @@ async fn an_upload_over_tls_outlives_connections_that_end_in_the_handshake() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_download_over_tls_outlives_connections_that_end_in_the_handshake() {
+async fn a_download_over_tls_survives_connections_that_break_in_the_handshake() {
     let cuts = [
         Cut::Down(3_000_000),
         Cut::Up(100),
@@ -256,14 +257,14 @@ async fn a_download_over_tls_outlives_connections_that_end_in_the_handshake() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_gone_without_a_word_has_closed_the_connection_over_tls_too() {
+async fn a_tls_connection_without_close_notify_is_reported_as_closed() {
     let server = TestServer::start().await;
     let proxy = CuttingProxy::start(&server.address.to_string(), &[Cut::Up(3_000_000)]).await;
     let trust = Trust::default().with_only(server.fingerprint());
     let client = log_in_at(format!("haul://{}", proxy.address), trust).await;
     let session = Session::from(client.expect("logged in"));
-    let place = tempfile::tempdir().expect("a directory");
-    let path = place.path().join("file");
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let path = temp_dir.path().join("file");
     fs::write(&path, content(5 * MB)).expect("written");
     let (options, progress) = (FileOptions::default(), Progress::new());
     let put = session.put_file(&path, "file", options, &progress).await;
@@ -272,7 +273,7 @@ async fn a_server_that_is_gone_without_a_word_has_closed_the_connection_over_tls
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_that_is_cut_again_and_again_arrives_and_is_sent_once() {
+async fn an_upload_over_breaking_connections_succeeds_and_sends_each_byte_once() {
     let server = TestServer::start().await;
     let cuts = [
         Cut::Up(3_000_000),
@@ -283,8 +284,8 @@ async fn an_upload_that_is_cut_again_and_again_arrives_and_is_sent_once() {
         Cut::ResetUp(5_123_457),
     ];
     let proxy = CuttingProxy::start(&server.address.to_string(), &cuts).await;
-    let place = tempfile::tempdir().expect("a directory");
-    let path = place.path().join("file");
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let path = temp_dir.path().join("file");
     let content = content(20 * MB);
     fs::write(&path, &content).expect("written");
     let session = session(proxy.address).await;
@@ -304,7 +305,7 @@ async fn an_upload_that_is_cut_again_and_again_arrives_and_is_sent_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_download_that_is_cut_again_and_again_arrives_and_is_sent_once() {
+async fn a_download_over_breaking_connections_succeeds_and_receives_each_byte_once() {
     let server = TestServer::start().await;
     let cuts = [
         Cut::Down(3_000_000),
@@ -315,8 +316,8 @@ async fn a_download_that_is_cut_again_and_again_arrives_and_is_sent_once() {
     ];
     let proxy = CuttingProxy::start(&server.address.to_string(), &cuts).await;
     let content = content(20 * MB);
-    let place = tempfile::tempdir().expect("a directory");
-    let path = place.path().join("file");
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let path = temp_dir.path().join("file");
     let session = session(proxy.address).await;
     fs::write(server.home("alice").join("file"), &content).expect("written");
     let progress = Progress::new();
@@ -330,7 +331,7 @@ async fn a_download_that_is_cut_again_and_again_arrives_and_is_sent_once() {
         "{} were sent",
         proxy.down()
     );
-    assert_eq!(place.path().read_dir().expect("there").count(), 1);
+    assert_eq!(temp_dir.path().read_dir().expect("there").count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -339,29 +340,29 @@ async fn a_get_that_ended_with_its_connection_is_resumed_by_the_same_command() {
     let cuts = [Cut::Down(5_000_000)];
     let proxy = CuttingProxy::start(&server.address.to_string(), &cuts).await;
     let content = content(20 * MB);
-    // The first login makes the home.
+    // The first login creates the home.
     drop(session(server.address).await);
     fs::write(server.home("alice").join("file"), &content).expect("written");
-    let place = tempfile::tempdir().expect("a directory");
+    let temp_dir = tempfile::tempdir().expect("a directory");
     let get = ["get", "--retries", "0", "file"];
-    let output = run(command(proxy.address, place.path(), &get)).await;
+    let output = run(command(proxy.address, temp_dir.path(), &get)).await;
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
-    let names: Vec<_> = fs::read_dir(place.path())
+    let names: Vec<_> = fs::read_dir(temp_dir.path())
         .expect("readable")
         .map(|entry| entry.expect("an entry").file_name())
         .filter(|name| text(name.as_encoded_bytes()).starts_with(".haul-"))
         .collect();
     assert_eq!(names.len(), 1, "{names:?}");
     let before = proxy.down();
-    let output = run(command(proxy.address, place.path(), &get)).await;
+    let output = run(command(proxy.address, temp_dir.path(), &get)).await;
     assert!(output.status.success(), "{}", text(&output.stderr));
-    assert!(fs::read(place.path().join("file")).expect("there") == content);
-    assert!(!place.path().join(&names[0]).exists());
+    assert!(fs::read(temp_dir.path().join("file")).expect("there") == content);
+    assert!(!temp_dir.path().join(&names[0]).exists());
     let sent = proxy.down() - before;
     assert!(sent < 18 * MB as u64, "{sent} were sent");
 }
 
-/// The files of a directory with their content, by path.
+/// The files below a directory with their content, sorted by path.
 fn files(directory: &Path) -> Vec<(String, Vec<u8>)> {
     let entries = walkdir::WalkDir::new(directory).sort_by_file_name();
     let entries = entries.into_iter().map(|entry| entry.expect("readable"));
@@ -376,10 +377,10 @@ fn files(directory: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tree_that_is_cut_in_its_middle_goes_up_and_comes_down_the_same() {
+async fn a_tree_is_transferred_unchanged_over_breaking_connections() {
     let server = TestServer::start().await;
-    let place = tempfile::tempdir().expect("a directory");
-    let original = place.path().join("original");
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let original = temp_dir.path().join("original");
     for number in 0..6 {
         let directory = original.join(number.to_string());
         fs::create_dir_all(directory.join("empty")).expect("made");
@@ -416,7 +417,7 @@ async fn a_tree_that_is_cut_in_its_middle_goes_up_and_comes_down_the_same() {
     ];
     let proxy = CuttingProxy::start(&target, &cuts).await;
     let progress = Progress::new();
-    let back = place.path().join("back");
+    let back = temp_dir.path().join("back");
     let roots = vec![("/copy".to_owned(), back.clone())];
     let down = session(proxy.address).await;
     let down = down.get_trees(roots, options, &progress, sender).await;
@@ -427,7 +428,7 @@ async fn a_tree_that_is_cut_in_its_middle_goes_up_and_comes_down_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_outlives_a_server_that_is_killed_and_started_again() {
+async fn an_upload_survives_a_killed_and_restarted_server() {
     let data = tempfile::tempdir().expect("a directory");
     let data = data.path().join("data");
     let daemon = {
@@ -438,8 +439,8 @@ async fn an_upload_outlives_a_server_that_is_killed_and_started_again() {
     };
     let token = daemon.token();
     let proxy = CuttingProxy::start(&daemon.address, &[Cut::Stall(12_000_000)]).await;
-    let place = tempfile::tempdir().expect("a directory");
-    let path = place.path().join("file");
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let path = temp_dir.path().join("file");
     let content = content(20 * MB);
     fs::write(&path, &content).expect("written");
     let url: haul::client::ServerUrl = format!("haul+plain://{}", proxy.address)
@@ -465,7 +466,7 @@ async fn an_upload_outlives_a_server_that_is_killed_and_started_again() {
     let put = session.put_file(&path, "file", FileOptions::default(), &progress);
     let kill = async {
         proxy.reaches(12_000_000).await;
-        // The stalled connection knows nothing of it, so it is cut too.
+        // The stalled connection does not notice the kill, so it is cut too.
         let again = spawn_blocking(move || {
             drop(daemon);
             ServerProcess::start_on(&data)
@@ -493,11 +494,11 @@ fn any_cut() -> impl Strategy<Value = Cut> {
 }
 
 #[test]
-fn however_a_connection_is_cut_the_file_is_the_same_in_the_end() {
+fn a_file_is_transferred_unchanged_wherever_the_connection_breaks() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let server = runtime.block_on(TestServer::start());
-    let place = tempfile::tempdir().expect("a directory");
-    let (path, back) = (place.path().join("file"), place.path().join("back"));
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let (path, back) = (temp_dir.path().join("file"), temp_dir.path().join("back"));
     let content = content(2 * MB);
     fs::write(&path, &content).expect("written");
     let cuts = (
@@ -525,18 +526,18 @@ fn however_a_connection_is_cut_the_file_is_the_same_in_the_end() {
 }
 
 /// `haul` as alice, at this address.
-fn command(address: SocketAddr, place: &Path, args: &[&str]) -> Command {
-    command_as("alice", address, place, args)
+fn command(address: SocketAddr, temp_dir: &Path, args: &[&str]) -> Command {
+    command_as("alice", address, temp_dir, args)
 }
 
-fn command_as(user: &str, address: SocketAddr, place: &Path, args: &[&str]) -> Command {
+fn command_as(user: &str, address: SocketAddr, temp_dir: &Path, args: &[&str]) -> Command {
     let mut command = haul();
     command
         .args(["--server", &format!("haul+plain://{user}@{address}")])
         .args(args)
         .env("HAUL_PASSWORD", PASSWORD)
-        .env("XDG_CONFIG_HOME", place.join("config"))
-        .current_dir(place)
+        .env("XDG_CONFIG_HOME", temp_dir.join("config"))
+        .current_dir(temp_dir)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -558,25 +559,25 @@ fn text(bytes: &[u8]) -> &str {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_program_says_that_it_waits_and_why_and_goes_on() {
+async fn the_program_reports_that_it_retries_and_why() {
     let server = TestServer::start().await;
-    let place = tempfile::tempdir().expect("a directory");
+    let temp_dir = tempfile::tempdir().expect("a directory");
     let content = content(4 * MB);
-    fs::write(place.path().join("file"), &content).expect("written");
+    fs::write(temp_dir.path().join("file"), &content).expect("written");
     let target = server.address.to_string();
     let proxy = CuttingProxy::start(&target, &[Cut::Up(3_000_000)]).await;
     let output = run(command(
         proxy.address,
-        place.path(),
+        temp_dir.path(),
         &["--json", "put", "file"],
     ))
     .await;
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{said}");
-    let line = said.lines().next().expect("a line");
-    assert!(line.starts_with("connection lost at "), "{said}");
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    let line = stderr.lines().next().expect("a line");
+    assert!(line.starts_with("connection lost at "), "{stderr}");
     let rest = " % (the server closed the connection); trying again in 1 s, attempt 1 of 10";
-    assert!(line.ends_with(rest), "{said}");
+    assert!(line.ends_with(rest), "{stderr}");
     for line in text(&output.stdout).lines() {
         serde_json::from_str::<Value>(line).expect("JSON");
     }
@@ -584,19 +585,19 @@ async fn the_program_says_that_it_waits_and_why_and_goes_on() {
 
     let proxy = CuttingProxy::start(&target, &[Cut::Down(3_000_000)]).await;
     let get = ["--quiet", "get", "file", "back"];
-    let output = run(command(proxy.address, place.path(), &get)).await;
+    let output = run(command(proxy.address, temp_dir.path(), &get)).await;
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
-    assert!(fs::read(place.path().join("back")).expect("there") == content);
+    assert!(fs::read(temp_dir.path().join("back")).expect("there") == content);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_who_wants_no_retries_gets_none_and_who_wants_one_gets_one() {
+async fn the_option_retries_limits_the_attempts() {
     let server = TestServer::start().await;
-    let place = tempfile::tempdir().expect("a directory");
-    fs::write(place.path().join("file"), content(4 * MB)).expect("written");
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    fs::write(temp_dir.path().join("file"), content(4 * MB)).expect("written");
     let proxy = CuttingProxy::start(&server.address.to_string(), &[Cut::Up(3_000_000)]).await;
     let put = ["put", "--retries", "0", "file"];
-    let output = run(command(proxy.address, place.path(), &put)).await;
+    let output = run(command(proxy.address, temp_dir.path(), &put)).await;
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(
         text(&output.stderr),
@@ -605,34 +606,34 @@ async fn a_person_who_wants_no_retries_gets_none_and_who_wants_one_gets_one() {
     );
 
     let proxy = CuttingProxy::start(&server.address.to_string(), &[Cut::Up(500_000)]).await;
-    let gone = async {
+    let move_target = async {
         proxy.reaches(500_000).await;
         "127.0.0.1:1".clone_into(&mut proxy.target.lock().expect("no panic"));
     };
     let put = command(
         proxy.address,
-        place.path(),
+        temp_dir.path(),
         &["put", "--retries", "1", "file"],
     );
-    let (output, ()) = tokio::join!(run(put), gone);
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(3), "{said}");
-    assert!(said.contains("attempt 1 of 1\n"), "{said}");
+    let (output, ()) = tokio::join!(run(put), move_target);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("attempt 1 of 1\n"), "{stderr}");
     assert!(
-        said.contains("and 1 attempt to connect again failed"),
-        "{said}"
+        stderr.contains("and 1 attempt to connect again failed"),
+        "{stderr}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_put_that_was_interrupted_goes_on_when_it_is_typed_again() {
+async fn an_interrupted_put_is_resumed_by_the_same_command() {
     let server = TestServer::start().await;
-    let place = tempfile::tempdir().expect("a directory");
+    let temp_dir = tempfile::tempdir().expect("a directory");
     let content = content(6 * MB);
-    fs::write(place.path().join("file"), &content).expect("written");
+    fs::write(temp_dir.path().join("file"), &content).expect("written");
     let target = server.address.to_string();
     let proxy = CuttingProxy::start(&target, &[Cut::Stall(4_000_000)]).await;
-    let mut process = command(proxy.address, place.path(), &["put", "file"])
+    let mut process = command(proxy.address, temp_dir.path(), &["put", "file"])
         .spawn()
         .expect("it starts");
     proxy.reaches(4_000_000).await;
@@ -655,7 +656,7 @@ async fn a_put_that_was_interrupted_goes_on_when_it_is_typed_again() {
     let list = || {
         run(command(
             server.address,
-            place.path(),
+            temp_dir.path(),
             &["--json", "uploads"],
         ))
     };
@@ -674,11 +675,11 @@ async fn a_put_that_was_interrupted_goes_on_when_it_is_typed_again() {
     );
     let offset = upload["offset"].as_u64().expect("a number");
     assert!(offset > 3_000_000 && offset < 4_000_000, "{upload}");
-    let table = run(command(server.address, place.path(), &["uploads"])).await;
+    let table = run(command(server.address, temp_dir.path(), &["uploads"])).await;
     assert!(text(&table.stdout).starts_with("UPLOAD"), "{table:?}");
 
     let proxy = CuttingProxy::start(&target, &[]).await;
-    let output = run(command(proxy.address, place.path(), &["put", "file"])).await;
+    let output = run(command(proxy.address, temp_dir.path(), &["put", "file"])).await;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(
         proxy.up() < content.len() as u64 - offset + 10_000,
@@ -690,35 +691,35 @@ async fn a_put_that_was_interrupted_goes_on_when_it_is_typed_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_shell_goes_on_in_the_directory_that_it_was_in() {
+async fn the_shell_reconnects_in_its_current_directory() {
     let server = TestServer::start().await;
-    let place = tempfile::tempdir().expect("a directory");
+    let temp_dir = tempfile::tempdir().expect("a directory");
     let content = content(4 * MB);
-    fs::write(place.path().join("file"), &content).expect("written");
+    fs::write(temp_dir.path().join("file"), &content).expect("written");
     let target = server.address.to_string();
     let proxy = CuttingProxy::start(&target, &[Cut::Up(3_000_000), Cut::Down(2_000_000)]).await;
-    let script = place.path().join("script");
+    let script = temp_dir.path().join("script");
     let lines = "mkdir sub\ncd sub\nput file\nget file back\npwd\nuploads\n";
     fs::write(&script, lines).expect("written");
-    let mut shell = command(proxy.address, place.path(), &["shell"]);
+    let mut shell = command(proxy.address, temp_dir.path(), &["shell"]);
     shell.stdin(fs::File::open(&script).expect("there"));
     let output = run(shell).await;
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{said}");
-    assert_eq!(said.matches("connection lost at ").count(), 2, "{said}");
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert_eq!(stderr.matches("connection lost at ").count(), 2, "{stderr}");
     assert_eq!(text(&output.stdout), "/sub\n");
     assert!(fs::read(server.home("alice").join("sub/file")).expect("there") == content);
-    assert!(fs::read(place.path().join("back")).expect("there") == content);
+    assert!(fs::read(temp_dir.path().join("back")).expect("there") == content);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_that_nobody_wants_any_more_is_discarded() {
+async fn a_partial_upload_can_be_discarded() {
     let server = TestServer::start().await;
-    let place = tempfile::tempdir().expect("a directory");
-    fs::write(place.path().join("file"), content(2 * MB)).expect("written");
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    fs::write(temp_dir.path().join("file"), content(2 * MB)).expect("written");
     let proxy = CuttingProxy::start(&server.address.to_string(), &[Cut::Up(MB as u64)]).await;
     let put = ["put", "--retries", "0", "file"];
-    run(command(proxy.address, place.path(), &put)).await;
+    run(command(proxy.address, temp_dir.path(), &put)).await;
     let client = log_in(server.address).await.expect("logged in");
     let kept = async {
         loop {
@@ -729,25 +730,25 @@ async fn an_upload_that_nobody_wants_any_more_is_discarded() {
     };
     let upload = timeout(PATIENCE, kept).await.expect("it is kept");
     let discard = ["--json", "discard", &upload];
-    let output = run(command(server.address, place.path(), &discard)).await;
+    let output = run(command(server.address, temp_dir.path(), &discard)).await;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(client.uploads().await.expect("listed").is_empty());
-    let again = run(command(server.address, place.path(), &discard)).await;
+    let again = run(command(server.address, temp_dir.path(), &discard)).await;
     assert_eq!(again.status.code(), Some(1));
     assert_eq!(server.staged(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_quota_is_explained_to_who_puts() {
+async fn a_put_over_the_quota_explains_the_quota() {
     let server = TestServer::start().await;
     let limits = SpaceLimits {
         bytes: Some(MB as u64),
         files: None,
     };
     server.add_user("carol", limits).await;
-    let place = tempfile::tempdir().expect("a directory");
-    fs::write(place.path().join("file"), content(2 * MB)).expect("written");
-    let put = command_as("carol", server.address, place.path(), &["put", "file"]);
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    fs::write(temp_dir.path().join("file"), content(2 * MB)).expect("written");
+    let put = command_as("carol", server.address, temp_dir.path(), &["put", "file"]);
     let output = run(put).await;
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(

@@ -1,4 +1,4 @@
-//! SIGHUP: the configuration is read again while sessions go on.
+//! SIGHUP: the configuration is read again while sessions continue.
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -9,7 +9,7 @@ use crate::harness::RawClient;
 const SOME: &str = "configuration read again; some settings need a restart";
 const WRONG: &str = "the configuration is invalid; the previous one stays in force";
 
-/// A daemon with a configuration file of this text, and the file.
+/// A daemon with a configuration file of this text, and that file.
 fn daemon(text: &str) -> (ServerProcess, tempfile::NamedTempFile) {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(&file, text).expect("written");
@@ -27,7 +27,7 @@ async fn a_reload_applies_live_settings_and_names_those_that_need_a_restart() {
     daemon.signal(Signal::HUP);
     let line = daemon.wait_for_log_line(SOME);
     assert_eq!(line["changed"], "limits.bandwidth_per_user log.level");
-    // The flag --listen still beats the file.
+    // The flag --listen still overrides the file.
     assert_eq!(line["needs_restart"], "limits.disk_threads");
     drop(RawClient::connect(&daemon.address).await);
     daemon.wait_for_log_line("closed by the peer before it sent anything");
@@ -36,7 +36,7 @@ async fn a_reload_applies_live_settings_and_names_those_that_need_a_restart() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_wrong_changes_nothing_and_is_told_of_in_one_line() {
+async fn an_invalid_configuration_changes_nothing_and_is_reported_in_one_line() {
     let (daemon, file) = daemon("[limits]\ntransfers = 2\n");
     std::fs::write(&file, "[limits]\ntransfers = 3\nsesions = 1\n").expect("written");
     daemon.signal(Signal::HUP);

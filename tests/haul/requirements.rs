@@ -1,13 +1,13 @@
-//! Requirements of some tests on the machine. If one is missing, the test says so in its output.
+//! Requirements of some tests on the machine. A test that lacks one reports that it is skipped.
 
 use std::io::Write;
 use std::process::Command;
 
-/// Whether a program is there. Without it `test` is skipped loudly, and on CI it fails: a test that
-/// did not run has not passed.
+/// Whether a program is installed. Without it, `test` reports that it is skipped; on CI it fails,
+/// because a test that did not run has not passed.
 pub(crate) fn program(name: &str, version: &str, test: &str) -> bool {
-    let said = Command::new(name).arg(version).output();
-    if said.is_ok_and(|said| said.status.success()) {
+    let version_output = Command::new(name).arg(version).output();
+    if version_output.is_ok_and(|version_output| version_output.status.success()) {
         return true;
     }
     let skipped = format!("SKIPPED {test}: {name} is not installed");
@@ -17,8 +17,8 @@ pub(crate) fn program(name: &str, version: &str, test: &str) -> bool {
     false
 }
 
-/// The image under test, if whoever runs the tests has built one and has an engine: `.ci/docker`
-/// has. Otherwise `test` is skipped loudly.
+/// The image under test in `HAUL_IMAGE`, which `.ci/docker` sets. Without it, `test` reports that
+/// it is skipped.
 pub(crate) fn image(test: &str) -> Option<String> {
     let image = std::env::var("HAUL_IMAGE").ok();
     if image.is_none() {
@@ -29,8 +29,9 @@ pub(crate) fn image(test: &str) -> Option<String> {
     image
 }
 
-/// Whether the kernel grants namespaces of these kinds (arguments of `unshare`) and what `probe`
-/// does in them. Without, `test` is skipped loudly; on CI too, for nothing there could change it.
+/// Whether the kernel allows namespaces of these kinds (arguments of `unshare`) and the command
+/// `probe` in them. Otherwise `test` reports that it is skipped, on CI too, which cannot change the
+/// kernel.
 pub(crate) fn namespaces(kinds: &[&str], probe: &[&str], test: &str) -> bool {
     let probed = Command::new("unshare").args(kinds).args(probe).output();
     if probed.as_ref().is_ok_and(|probed| probed.status.success()) {
@@ -42,7 +43,7 @@ pub(crate) fn namespaces(kinds: &[&str], probe: &[&str], test: &str) -> bool {
     false
 }
 
-/// Not by `eprintln!`, which the test runner catches and shows only of tests that fail.
+/// Not by `eprintln!`, which the test runner shows only for failed tests.
 fn say(skipped: &str) {
     writeln!(std::io::stderr(), "{skipped}").expect("standard error");
 }

@@ -1,4 +1,4 @@
-//! RELIABILITY, Transfers: interrupted transfers are resumed, and a lost answer is given again.
+//! RELIABILITY, Transfers: interrupted transfers are resumed, and a lost reply is repeated.
 
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -17,7 +17,7 @@ const SIZE: usize = 1_000_000;
 const PART: usize = 600_000;
 const CHUNK: usize = 100_000;
 
-/// Bytes that differ from place to place.
+/// Bytes that depend on their position.
 fn content() -> Vec<u8> {
     let places = (0_u32..).map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()[0]);
     places.take(SIZE).collect()
@@ -38,7 +38,7 @@ async fn begin(client: &mut RawClient, request: Value) -> Value {
     reply["begin"].take()
 }
 
-/// Sends data, and waits until the server has taken it from the socket and more.
+/// Sends data, and waits until the server has read it.
 async fn send(client: &mut RawClient, bytes: &[u8]) {
     for chunk in bytes.chunks(CHUNK) {
         client.send_bytes(&data(7, chunk)).await;
@@ -46,7 +46,7 @@ async fn send(client: &mut RawClient, bytes: &[u8]) {
     client.ok(json!({"id": 1, "cmd": "ping"})).await;
 }
 
-/// Begins to put `path`, and loses the connection.
+/// Begins to put `path`, then closes the connection.
 async fn cut_off(server: &TestServer, path: &str, bytes: &[u8]) {
     let mut client = server.log_in("alice").await;
     begin(&mut client, put(path, false)).await;
@@ -60,7 +60,7 @@ async fn end(client: &mut RawClient, digest: &Value) -> Value {
     client.final_reply(7).await
 }
 
-/// Goes on with `path` from where the server says.
+/// Resumes the upload of `path` at the offset of the server.
 async fn finish(client: &mut RawClient, path: &str, content: &[u8]) -> (usize, Value) {
     let begun = begin(client, put(path, true)).await;
     let offset = usize::try_from(begun["offset"].as_u64().expect("a number")).expect("small");
@@ -95,7 +95,7 @@ async fn uploads(client: &mut RawClient, count: usize) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_put_that_is_cut_off_goes_on_where_it_was_with_the_digest_of_the_whole() {
+async fn an_interrupted_put_is_resumed_and_has_the_digest_of_the_complete_file() {
     let server = TestServer::start().await;
     let all = content();
     cut_off(&server, "a", &all[..PART]).await;
@@ -110,7 +110,7 @@ async fn a_put_that_is_cut_off_goes_on_where_it_was_with_the_digest_of_the_whole
 #[tokio::test]
 async fn all_received_bytes_of_a_put_are_kept_if_the_connection_breaks_within_a_frame() {
     let server = TestServer::start_with(|config| {
-        // The first chunk is paid for in minutes, so all others wait.
+        // The first chunk uses up the bandwidth of minutes, so all others wait.
         config.limits.bandwidth_per_user = Some(1024);
     })
     .await;
@@ -128,7 +128,7 @@ async fn all_received_bytes_of_a_put_are_kept_if_the_connection_breaks_within_a_
 }
 
 #[tokio::test]
-async fn as_many_uploads_are_listed_as_fit_a_frame_and_the_reply_says_if_there_are_more() {
+async fn the_list_of_uploads_fits_a_frame_and_reports_whether_there_are_more() {
     let server = TestServer::start().await;
     let (longest, name) = ("d".repeat(200), "n".repeat(200));
     let dir = [&*longest; 4].join("/");
@@ -136,7 +136,7 @@ async fn as_many_uploads_are_listed_as_fit_a_frame_and_the_reply_says_if_there_a
     client
         .ok(json!({"cmd": "mkdir", "path": dir, "parents": true}))
         .await;
-    // Of some 1140 bytes each.
+    // Each needs about 1140 bytes.
     for (batch, expected) in [(0, (50, false)), (1, (57, true))] {
         for number in 0..(50 - 20 * batch) {
             let mut request = put(&format!("/{dir}/{name}{batch}-{number:02}"), false);
@@ -211,7 +211,7 @@ async fn a_partial_upload_is_listed_charged_and_discarded() {
 }
 
 #[tokio::test]
-async fn changed_content_shows_in_the_prefix_and_is_begun_anew() {
+async fn changed_content_is_detected_by_the_prefix_and_sent_from_the_start() {
     let server = TestServer::start().await;
     let (old, mut new) = (content(), content());
     new[10] ^= 1;
@@ -219,7 +219,7 @@ async fn changed_content_shows_in_the_prefix_and_is_begun_anew() {
     let mut client = server.log_in("alice").await;
     let begun = begin(&mut client, put("a", true)).await;
     assert_ne!(begun["prefix"], digest(&new[..PART]));
-    // A client that does not read learns it at the end.
+    // A client that does not read gets the error at the end.
     send(&mut client, &new[PART..]).await;
     let reply = end(&mut client, &digest(&new)).await;
     assert_eq!(reply["error"]["code"], "digest_mismatch", "{reply}");
@@ -228,7 +228,7 @@ async fn changed_content_shows_in_the_prefix_and_is_begun_anew() {
 }
 
 #[tokio::test]
-async fn more_than_the_rest_of_a_resumed_put_is_a_bad_frame_and_nothing_is_kept() {
+async fn excess_data_of_a_resumed_put_is_a_bad_frame_and_nothing_is_kept() {
     let server = TestServer::start().await;
     let all = content();
     cut_off(&server, "a", &all[..PART]).await;
@@ -266,7 +266,7 @@ async fn cancel_keeps_nothing_and_quit_does() {
 }
 
 #[tokio::test]
-async fn a_put_of_small_files_leaves_no_trace_when_it_is_cut_off() {
+async fn an_interrupted_put_of_a_small_file_leaves_no_trace() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     for path in ["a", "b", "c"] {
@@ -284,7 +284,7 @@ async fn a_put_of_small_files_leaves_no_trace_when_it_is_cut_off() {
 }
 
 #[tokio::test]
-async fn an_end_whose_answer_was_lost_is_answered_as_the_first() {
+async fn a_repeated_put_after_a_lost_reply_gets_the_same_reply() {
     let server = TestServer::start().await;
     let all = content();
     let mut client = server.log_in("alice").await;
@@ -314,7 +314,7 @@ async fn an_end_whose_answer_was_lost_is_answered_as_the_first() {
 }
 
 #[tokio::test]
-async fn data_for_a_file_that_is_there_already_is_a_bad_frame() {
+async fn data_for_a_file_that_is_already_committed_is_a_bad_frame() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     client.put("a", &content()).await;
@@ -324,7 +324,7 @@ async fn data_for_a_file_that_is_there_already_is_a_bad_frame() {
 }
 
 #[tokio::test]
-async fn a_put_on_a_connection_that_seems_open_still_is_taken_over() {
+async fn a_put_takes_over_the_upload_of_a_silent_connection() {
     let server = TestServer::start().await;
     let all = content();
     let mut old = server.log_in("alice").await;
@@ -338,14 +338,14 @@ async fn a_put_on_a_connection_that_seems_open_still_is_taken_over() {
     assert_eq!(cancelled["error"]["code"], "cancelled");
     let message = cancelled["error"]["message"].as_str().expect("text");
     assert!(message.contains("another session has resumed"), "{message}");
-    // Data that the old client sends meanwhile is discarded.
+    // Data that the old client still sends is discarded.
     old.send_bytes(&data(7, b"late")).await;
     old.ok(json!({"cmd": "pwd"})).await;
     assert_eq!(server.staged(), 0);
 }
 
 #[tokio::test]
-async fn two_puts_that_are_both_alive_stay_separate() {
+async fn two_active_puts_to_the_same_path_stay_separate() {
     let server = TestServer::start().await;
     let all = content();
     let other: Vec<u8> = all.iter().map(|byte| !byte).collect();
@@ -357,7 +357,7 @@ async fn two_puts_that_are_both_alive_stay_separate() {
     let begun = {
         let mut reply = pin!(second.reply());
         loop {
-            // The first goes on for as long as it is watched.
+            // The first upload continues during the check.
             tokio::select! {
                 reply = &mut reply => break reply["begin"].clone(),
                 () = sleep(Duration::from_millis(10)) => {
@@ -377,7 +377,7 @@ async fn two_puts_that_are_both_alive_stay_separate() {
 }
 
 #[tokio::test]
-async fn a_put_for_which_nothing_comes_any_more_is_ended_and_kept() {
+async fn a_put_that_receives_no_more_data_is_ended_and_kept() {
     let server = TestServer::start_with(|config| {
         config.limits.idle_timeout = Some(Duration::from_millis(300));
     })
@@ -394,7 +394,7 @@ async fn a_put_for_which_nothing_comes_any_more_is_ended_and_kept() {
 }
 
 #[tokio::test]
-async fn a_shutdown_keeps_what_it_cuts_off() {
+async fn a_shutdown_keeps_the_uploads_that_it_interrupts() {
     let server = TestServer::start_with(|config| {
         config.limits.drain_timeout = Duration::from_millis(1);
     })
@@ -428,16 +428,16 @@ async fn a_partial_upload_that_is_not_resumed_in_time_is_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_put_survives_a_server_that_is_killed() {
-    let place = tempfile::tempdir().expect("a temporary directory");
+async fn a_put_survives_a_killed_server() {
+    let temp_dir = tempfile::tempdir().expect("a temporary directory");
     let all = content();
-    let daemon = ServerProcess::start_on(place.path());
+    let daemon = ServerProcess::start_on(temp_dir.path());
     let token = daemon.token();
     let mut client = daemon.log_in(&token).await;
     let begun = begin(&mut client, put("a", false)).await;
     send(&mut client, &all[..PART]).await;
     let staged = written(daemon.data(), &begun["upload"], PART).await;
-    // The client stalls, and the server makes safe what it has.
+    // The client stalls, and the server makes a checkpoint.
     let record = staged.with_extension("record");
     let safe = format!("{{\"offset\":{PART},");
     soon("the record of what is safe", async || {
@@ -446,15 +446,15 @@ async fn a_put_survives_a_server_that_is_killed() {
     })
     .await;
     daemon.kill();
-    let daemon = ServerProcess::start_on(place.path());
+    let daemon = ServerProcess::start_on(temp_dir.path());
     let mut client = daemon.log_in(&token).await;
     let df = client.ok(json!({"cmd": "df"})).await;
     assert_eq!((&df["used"], &df["files"]), (&json!(PART), &json!(1)));
     let (offset, reply) = finish(&mut client, "a", &all).await;
     assert_eq!((offset, &reply["ok"]["digest"]), (PART, &digest(&all)));
-    // The answer to that is lost, and the server is killed once more.
+    // The reply is lost, and the server is killed again.
     daemon.kill();
-    let daemon = ServerProcess::start_on(place.path());
+    let daemon = ServerProcess::start_on(temp_dir.path());
     let mut client = daemon.log_in(&token).await;
     let begun = begin(&mut client, put("a", true)).await;
     assert_eq!(

@@ -1,5 +1,5 @@
-//! Access ends when it is revoked, whatever a session is doing: nothing begins by a right that is
-//! gone, and what runs by it ends at its next step.
+//! Revocation ends access, whatever a session is doing: no work begins by a revoked right, and
+//! running work ends at its next step.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use tokio::io::AsyncWriteExt;
 use crate::datagrams::RawDatagrams;
 use crate::harness::{PASSWORD, RawClient, Received, TestServer, control, data, soon};
 
-/// Bytes of a file that no socket takes at once.
+/// The bytes of a file that exceeds the socket buffers.
 const LARGE: usize = 24 << 20;
 
-/// How a user loses what they may do.
+/// The ways in which a user loses a right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AccessLoss {
     GrantRevoked,
@@ -45,10 +45,10 @@ impl AccessLoss {
         )
     }
 
-    /// The codes by which an open session is refused what it asks for in the folder.
+    /// The error codes of requests in the folder from an open session.
     fn codes(self) -> &'static [&'static str] {
         if self == Self::GrantRevoked {
-            // Requests that begin afterwards find no such folder.
+            // Later requests find no such folder.
             &["denied", "not_found"]
         } else {
             &["limited"]
@@ -56,20 +56,20 @@ impl AccessLoss {
     }
 }
 
-/// The session's activity meanwhile.
+/// The state of the session at the revocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// It waits for a request.
     Reading,
-    /// As many requests are unfinished as may be, and one more waits.
+    /// The maximum number of requests is unfinished, and one more waits.
     WaitingForPermit,
-    /// Its access is being read again.
+    /// Its authority is being refreshed.
     Refreshing,
-    /// It has asked to quit, and a request is unfinished.
+    /// It has sent `quit`, and a request is unfinished.
     Quitting,
-    /// It sends nothing more, and a request is unfinished.
+    /// It has closed its sending half, and a request is unfinished.
     HalfClosed,
-    /// A request waits for its turn behind another one.
+    /// A request waits for an earlier one.
     Queued,
 }
 
@@ -171,7 +171,7 @@ impl SharedFolderServer {
         database.close().await.expect("closes");
     }
 
-    /// What is in the folder.
+    /// The names in the folder.
     fn folder(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.server.data().join("folders/team"));
         let mut names: Vec<_> = entries
@@ -196,8 +196,8 @@ fn names() -> (haul::accounts::FolderName, haul::accounts::UserName) {
     )
 }
 
-/// All that comes until the server closes or request `last` is answered: bytes of files, replies by
-/// id, and events.
+/// Receives until the server closes or request `last` is answered; returns the number of file
+/// bytes, the replies and the events.
 async fn drain(client: &mut RawClient, last: Option<u64>) -> (usize, Vec<Value>, Vec<Value>) {
     let (mut bytes, mut replies, mut events) = (0, Vec::new(), Vec::new());
     loop {
@@ -217,7 +217,7 @@ async fn drain(client: &mut RawClient, last: Option<u64>) -> (usize, Vec<Value>,
 }
 
 fn get_large(id: u32) -> Value {
-    // Its digest would take a while, and the kernel is to send it.
+    // No digest, so that the kernel sends the file without delay.
     json!({"id": id, "cmd": "get", "path": "/team/large", "digest": "none"})
 }
 
@@ -232,7 +232,7 @@ async fn revoke_while(phase: Phase, loss: AccessLoss) {
     })
     .await;
     let mut client = scene.log_in().await;
-    // The first get fills the socket, and everything else waits behind it.
+    // The first get fills the socket, and all other replies wait.
     let begun = phase != Phase::Reading && phase != Phase::Refreshing;
     if begun {
         client.send(get_large(1)).await;
@@ -297,7 +297,7 @@ async fn revoke_while(phase: Phase, loss: AccessLoss) {
 }
 
 #[tokio::test]
-async fn nothing_begins_by_a_right_that_is_gone_and_what_runs_by_it_ends() {
+async fn no_work_begins_by_a_revoked_right_and_running_work_ends() {
     for phase in PHASES {
         for loss in LOSSES {
             revoke_while(phase, loss).await;
@@ -306,13 +306,13 @@ async fn nothing_begins_by_a_right_that_is_gone_and_what_runs_by_it_ends() {
 }
 
 #[tokio::test]
-async fn a_ticket_is_good_no_longer_than_the_right_of_its_session() {
+async fn a_ticket_is_valid_no_longer_than_the_right_of_its_session() {
     for loss in LOSSES {
         let scene = SharedFolderServer::start(|_| {}).await;
         let mut client = scene.log_in().await;
         let datagrams = RawDatagrams::new(&mut client, scene.server.address).await;
-        let said = json!({"id": 1, "cmd": "say", "to": "bob", "text": "before"});
-        assert!(datagrams.call(said).await["ok"].is_object(), "{loss:?}");
+        let message = json!({"id": 1, "cmd": "say", "to": "bob", "text": "before"});
+        assert!(datagrams.call(message).await["ok"].is_object(), "{loss:?}");
         scene.lose(loss).await;
         let say = json!({"id": 2, "cmd": "say", "to": "bob", "text": "after"});
         match loss {
@@ -340,7 +340,7 @@ async fn a_ticket_is_good_no_longer_than_the_right_of_its_session() {
 }
 
 #[tokio::test]
-async fn an_upload_that_runs_while_nobody_knows_the_rights_is_kept_and_gone_on_with() {
+async fn an_upload_is_kept_and_can_be_resumed_if_its_rights_cannot_be_checked() {
     let scene = SharedFolderServer::start(|_| {}).await;
     let mut client = scene.log_in().await;
     let content = vec![7; 300_000];
@@ -348,9 +348,9 @@ async fn an_upload_that_runs_while_nobody_knows_the_rights_is_kept_and_gone_on_w
     client.send(put).await;
     client.send_bytes(&data(1, &content[..200_000])).await;
     assert!(client.reply().await["begin"].is_object());
-    let whole = scene.server.data().join("staging");
+    let staging = scene.server.data().join("staging");
     let written = async || {
-        let mut entries = std::fs::read_dir(&whole).ok()?.flatten();
+        let mut entries = std::fs::read_dir(&staging).ok()?.flatten();
         entries.find(|entry| entry.metadata().is_ok_and(|meta| meta.len() == 200_000))
     };
     soon("the bytes on the disk", written).await;
@@ -380,7 +380,7 @@ async fn an_upload_that_runs_while_nobody_knows_the_rights_is_kept_and_gone_on_w
     assert_eq!(done["ok"]["size"], content.len(), "{done}");
 }
 
-/// The events until one that speaks of `mark`, as one text.
+/// The events up to one that contains `mark`, as one text.
 async fn events_until(client: &mut RawClient, mark: &str) -> String {
     let mut text = String::new();
     while !text.contains(mark) {
@@ -390,7 +390,7 @@ async fn events_until(client: &mut RawClient, mark: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_watch_hears_of_a_folder_only_while_its_user_may_see_it() {
+async fn a_watch_reports_a_folder_only_while_its_user_may_see_it() {
     let scene = SharedFolderServer::start(|_| {}).await;
     let accounts = &scene.server.accounts;
     let (team, alice) = names();
@@ -429,11 +429,11 @@ async fn a_watch_hears_of_a_folder_only_while_its_user_may_see_it() {
         .refresh_access()
         .await
         .expect("readable");
-    // The scope of the watch is resolved beside the requests. Missed changes are reported.
+    // The scope of the watch is resolved concurrently with requests. Missed changes are reported.
     client.ok(json!({"cmd": "mkdir", "path": "/second"})).await;
     let text = events_until(&mut client, "overflow").await;
     assert!(!text.contains("secret"), "{text}");
-    let heard = async || {
+    let reported = async || {
         bob.call(json!({"cmd": "mkdir", "path": "/team/shown", "parents": true}))
             .await;
         bob.call(json!({"cmd": "rm", "path": "/team/shown"})).await;
@@ -444,7 +444,7 @@ async fn a_watch_hears_of_a_folder_only_while_its_user_may_see_it() {
             .any(|event| event.to_string().contains("shown"))
             .then_some(())
     };
-    soon("an event of the folder", heard).await;
+    soon("an event of the folder", reported).await;
 }
 
 #[tokio::test]
@@ -467,7 +467,7 @@ async fn a_token_that_expires_ends_the_sessions_that_it_opened_and_no_others() {
 }
 
 #[tokio::test]
-async fn a_folder_that_is_removed_added_and_granted_again_at_once_is_another_folder() {
+async fn a_folder_that_is_removed_and_added_again_at_once_is_another_folder() {
     let scene = SharedFolderServer::start(|_| {}).await;
     let mut client = scene.log_in().await;
     client
@@ -487,7 +487,7 @@ async fn a_folder_that_is_removed_added_and_granted_again_at_once_is_another_fol
         .grant(&team, &alice, Rights::ALL)
         .await
         .expect("granted");
-    // Whether the server has noticed yet or not.
+    // Whether or not the server has noticed yet.
     client.send_bytes(&data(1, &[7])).await;
     client.send(json!({"id": 1, "cmd": "end"})).await;
     let reply = client.final_reply(1).await;
@@ -504,7 +504,7 @@ async fn a_folder_that_is_removed_added_and_granted_again_at_once_is_another_fol
 }
 
 #[tokio::test]
-async fn an_acceptance_leaves_the_limits_of_the_sender_as_the_operator_has_set_them() {
+async fn accepting_an_offer_does_not_change_the_limits_of_its_sender() {
     let scene = SharedFolderServer::start(|_| {}).await;
     let mut alice = scene.log_in().await;
     alice.put("/gift", b"gift").await;
@@ -555,7 +555,7 @@ async fn a_message_for_a_new_account_does_not_reach_the_session_of_the_old_one()
 }
 
 #[tokio::test]
-async fn the_server_recovers_by_itself_once_the_accounts_can_be_read() {
+async fn the_server_recovers_without_a_restart_once_the_accounts_can_be_read() {
     let scene = SharedFolderServer::start(|_| {}).await;
     let mut client = scene.log_in().await;
     scene.rename_table("grants", "grants_away").await;

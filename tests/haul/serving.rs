@@ -1,4 +1,4 @@
-//! `haul serve` as whoever runs it sees it: what it logs, how it starts and how it stops.
+//! `haul serve` from an operator's point of view: its log, its start and its stop.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -93,7 +93,7 @@ async fn every_finished_command_is_one_line_of_json_with_its_session_peer_and_us
 }
 
 #[tokio::test]
-async fn junk_is_one_line_of_the_log_and_so_is_a_command_that_nobody_knows_without_its_text() {
+async fn junk_and_an_unknown_command_are_one_log_line_each_without_their_text() {
     let daemon = ServerProcess::start();
     let mut junk = RawClient::connect(&daemon.address).await;
     junk.send_bytes(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
@@ -112,7 +112,7 @@ async fn junk_is_one_line_of_the_log_and_so_is_a_command_that_nobody_knows_witho
 }
 
 #[tokio::test]
-async fn strangers_do_not_fill_the_log_and_members_are_all_in_it() {
+async fn requests_without_a_login_do_not_fill_the_log_and_those_of_members_are_all_logged() {
     let daemon = ServerProcess::start();
     let token = daemon.token();
     for _ in 0..50 {
@@ -162,14 +162,14 @@ async fn a_second_server_on_the_same_data_is_refused_with_one_line() {
 }
 
 #[test]
-fn a_file_where_the_data_directory_should_be_is_told_of_in_one_line() {
-    let place = tempfile::tempdir().expect("a temporary directory");
-    std::fs::write(place.path().join("file"), "").expect("written");
+fn a_file_at_the_path_of_the_data_directory_is_reported_in_one_line() {
+    let temp_dir = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(temp_dir.path().join("file"), "").expect("written");
     let start = || {
         let mut command = haul();
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--data", "file/data"])
-            .current_dir(&place);
+            .current_dir(&temp_dir);
         command
     };
     let output = start().output().expect("it runs");
@@ -178,8 +178,8 @@ fn a_file_where_the_data_directory_should_be_is_told_of_in_one_line() {
     assert_eq!(message.lines().count(), 1, "{message}");
     let line: Value = serde_json::from_str(&message).expect("a line as those of the log");
     assert_eq!(line["event"], "can_not_start");
-    let said = line["message"].as_str().expect("text");
-    assert!(said.contains("file/data"), "{message}");
+    let text = line["message"].as_str().expect("text");
+    assert!(text.contains("file/data"), "{message}");
 
     let output = start().env("HAUL_LOG_FORMAT", "text").output();
     let output = output.expect("it runs");
@@ -193,24 +193,24 @@ fn a_file_where_the_data_directory_should_be_is_told_of_in_one_line() {
 }
 
 #[tokio::test]
-async fn a_terminal_shows_the_password_of_the_first_admin_once_and_no_file_has_it() {
-    let place = tempfile::tempdir().expect("a temporary directory");
-    let shown = started_at_a_terminal(place.path()).await;
+async fn the_first_password_of_the_admin_is_shown_at_the_terminal_once_and_stored_in_no_file() {
+    let temp_dir = tempfile::tempdir().expect("a temporary directory");
+    let shown = started_at_a_terminal(temp_dir.path()).await;
     assert!(shown.contains("The account `admin` is new"), "{shown}");
     assert!(shown.contains("shown this once: "), "{shown}");
     assert!(
         shown.contains("haul connect haul://admin@127.0.0.1:"),
         "{shown}"
     );
-    assert!(!place.path().join("data/admin-password").exists());
-    let shown = started_at_a_terminal(place.path()).await;
+    assert!(!temp_dir.path().join("data/admin-password").exists());
+    let shown = started_at_a_terminal(temp_dir.path()).await;
     assert!(shown.contains("haul listens on "), "{shown}");
     assert!(!shown.contains("password"), "{shown}");
 }
 
-/// The terminal's output of a server that is stopped as soon as it listens.
-async fn started_at_a_terminal(place: &Path) -> String {
-    // The log of an earlier start would end this one before it handles signals.
+/// The terminal output of a server that is stopped as soon as it listens.
+async fn started_at_a_terminal(temp_dir: &Path) -> String {
+    // The log of an earlier start would end this server before it handles signals.
     const STOPPED_ONCE_IT_LISTENS: &str = r#"
         rm -f log
         "$0" serve --listen 127.0.0.1:0 --data data >log & server=$!
@@ -225,7 +225,7 @@ async fn started_at_a_terminal(place: &Path) -> String {
         .args(["-c", STOPPED_ONCE_IT_LISTENS])
         .arg(program.get_program())
         .env("HAUL_OPS_LISTEN", "")
-        .current_dir(place);
+        .current_dir(temp_dir);
     let (code, shown) = at_terminal(shell, "").await;
     assert_eq!(code, Some(0), "{shown}");
     shown
@@ -233,10 +233,10 @@ async fn started_at_a_terminal(place: &Path) -> String {
 
 #[tokio::test]
 async fn without_a_terminal_the_first_password_is_in_a_file_that_others_cannot_read() {
-    let place = tempfile::tempdir().expect("a temporary directory");
-    let data = place.path().join("data");
+    let temp_dir = tempfile::tempdir().expect("a temporary directory");
+    let data = temp_dir.path().join("data");
     let daemon = ServerProcess::start_on(&data);
-    assert_eq!(daemon.greeting, "", "all that is said is in the log");
+    assert_eq!(daemon.greeting, "", "all output is in the log");
     let line = daemon.started.iter().find(|line| line["user"] == "admin");
     let line = line.expect("a line about it");
     assert_eq!(

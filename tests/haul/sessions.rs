@@ -1,4 +1,4 @@
-//! Logging in, being someone, and leaving.
+//! Login, identity and logout.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::harness::{PASSWORD, Received, TestServer, control, data};
 
 #[tokio::test]
-async fn hello_tells_what_the_server_is_and_works_before_login() {
+async fn hello_describes_the_server_and_works_before_login() {
     let server = TestServer::start().await;
     let hello = server.connect().await.ok(json!({"cmd": "hello"})).await;
     assert_eq!(hello["protocol"], 1);
@@ -23,7 +23,7 @@ async fn hello_tells_what_the_server_is_and_works_before_login() {
 }
 
 #[tokio::test]
-async fn login_answers_who_the_session_is_and_whoami_agrees() {
+async fn the_replies_to_login_and_whoami_agree() {
     let server = TestServer::start().await;
     let mut client = server.connect().await;
     let login = json!({"id": 1, "cmd": "login", "user": "alice", "password": PASSWORD});
@@ -161,7 +161,7 @@ async fn a_program_logs_in_with_a_token() {
 }
 
 #[tokio::test]
-async fn logging_in_twice_is_refused_and_the_session_stays_who_it_was() {
+async fn a_second_login_is_refused_and_the_session_keeps_its_user() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     let again = json!({"cmd": "login", "user": "bob", "password": PASSWORD});
@@ -191,7 +191,7 @@ async fn requests_may_follow_a_login_without_waiting_for_it() {
 }
 
 #[tokio::test]
-async fn ping_tells_the_time_and_help_explains_one_command() {
+async fn ping_returns_the_time_and_help_explains_one_command() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     assert!(client.ok(json!({"cmd": "ping"})).await["time"].is_string());
@@ -203,7 +203,7 @@ async fn ping_tells_the_time_and_help_explains_one_command() {
 }
 
 #[tokio::test]
-async fn a_removed_account_is_told_goodbye_and_its_session_ends() {
+async fn a_session_of_a_removed_account_gets_a_goodbye_and_ends() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     server
@@ -264,7 +264,7 @@ async fn a_stopping_server_says_goodbye_and_lets_a_put_end() {
 }
 
 #[tokio::test]
-async fn a_stopping_server_cuts_off_what_does_not_end_in_time() {
+async fn a_stopping_server_cuts_off_transfers_that_exceed_the_drain_timeout() {
     let server = TestServer::start_with(|config| {
         config.limits.drain_timeout = Duration::from_millis(200);
     })

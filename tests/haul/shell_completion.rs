@@ -1,4 +1,4 @@
-//! The completion of paths on the server in bash, zsh and fish, by the scripts that haul prints.
+//! Completion of paths on the server in bash, zsh and fish, by the scripts that haul generates.
 
 use std::ffi::OsString;
 use std::fs;
@@ -10,7 +10,7 @@ use crate::daemon::haul;
 use crate::harness::TestServer;
 use crate::requirements;
 
-/// What makes each shell print the paths that it offers for the last word of `line`.
+/// The script that makes each shell print its completions of the last word of `line`.
 const SHELLS: [(&str, &str); 3] = [
     (
         "bash",
@@ -34,12 +34,12 @@ fn script(person: &Person, shell: &str) -> std::path::PathBuf {
     let output = haul().args(["completions", shell]).output();
     let output = output.expect("it runs");
     assert!(output.status.success(), "{output:?}");
-    let path = person.place.path().join(format!("completions.{shell}"));
+    let path = person.temp_dir.path().join(format!("completions.{shell}"));
     fs::write(&path, output.stdout).expect("written");
     path
 }
 
-/// What `shell` offers for `word` behind `line`, sorted.
+/// The sorted completions of `shell` for `word` after `line`.
 async fn offered(
     person: &Person,
     (shell, ask): (&str, &str),
@@ -52,7 +52,7 @@ async fn offered(
     path.push(":");
     path.push(std::env::var_os("PATH").expect("a path"));
     let mut command = Command::new(shell);
-    command.current_dir(person.place.path().join("work"));
+    command.current_dir(person.temp_dir.path().join("work"));
     match shell {
         "bash" => command.arg("--norc"),
         "zsh" => command.arg("-f"),
@@ -123,13 +123,13 @@ async fn each_shell_completes_paths_on_the_server() {
 }
 
 #[tokio::test]
-async fn no_shell_notices_that_the_server_is_away_or_unknown() {
+async fn completion_offers_nothing_if_the_server_is_absent_or_unknown() {
     let server = TestServer::start().await;
     let person = Person::connected(&server).await;
     server.stop().await;
     let stranger = Person::for_url(person.url.clone());
     fs::create_dir_all(stranger.path("")).expect("made");
-    for shell in installed("no_shell_notices_that_the_server_is_away_or_unknown") {
+    for shell in installed("completion_offers_nothing_if_the_server_is_absent_or_unknown") {
         for person in [&person, &stranger] {
             let found = offered(person, shell, "haul ls", "m").await;
             assert!(found.is_empty(), "{}: {found:?}", shell.0);

@@ -1,4 +1,4 @@
-//! Many small files in one go: taken whole and committed together, each answered for itself.
+//! Pipelined puts of small files: committed together, each with its own reply.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use crate::client::log_in;
 use crate::harness::{RawClient, TestServer, control, data};
 
-/// A whole put, in one piece.
+/// The frames of a complete put.
 fn put(id: u32, path: &str, content: &[u8], more: &Value) -> Vec<u8> {
     let mut request = json!({"id": id, "cmd": "put", "path": path, "size": content.len()});
     let mut end = json!({"id": id, "cmd": "end"});
@@ -31,7 +31,7 @@ fn put(id: u32, path: &str, content: &[u8], more: &Value) -> Vec<u8> {
     bytes
 }
 
-/// The final replies of `count` requests, whose begins came before them.
+/// The final replies of `count` requests, each after its begin frame.
 async fn replies(client: &mut RawClient, count: usize) -> BTreeMap<u64, Value> {
     let (mut begun, mut done) = (Vec::new(), BTreeMap::new());
     while done.len() < count {
@@ -50,7 +50,7 @@ async fn replies(client: &mut RawClient, count: usize) -> BTreeMap<u64, Value> {
 }
 
 #[tokio::test]
-async fn a_burst_of_small_puts_is_answered_one_by_one_and_one_that_is_wrong_harms_no_other() {
+async fn each_small_put_of_a_burst_has_its_own_reply_and_a_bad_one_affects_no_other() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let wrong = blake3::hash(b"something else").to_hex();
@@ -105,7 +105,7 @@ async fn a_burst_of_small_puts_is_answered_one_by_one_and_one_that_is_wrong_harm
 }
 
 #[tokio::test]
-async fn a_small_put_begins_before_its_data_come_if_they_do_not_come_at_once() {
+async fn a_small_put_whose_data_is_delayed_gets_its_begin_frame_first() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let mut bytes = put(1, "before", b"whole", &json!({}));
@@ -125,12 +125,12 @@ async fn a_small_put_begins_before_its_data_come_if_they_do_not_come_at_once() {
     alice.send_bytes(&data(2, b"def")).await;
     alice.send(json!({"id": 2, "cmd": "end"})).await;
     assert!(alice.final_reply(2).await["ok"].is_object());
-    let there = std::fs::read(server.home("alice").join("a")).expect("there");
-    assert_eq!(there, b"abcdef");
+    let stored = std::fs::read(server.home("alice").join("a")).expect("there");
+    assert_eq!(stored, b"abcdef");
 }
 
 #[tokio::test]
-async fn small_puts_whose_frames_are_mixed_up_each_get_their_own_bytes() {
+async fn small_puts_with_interleaved_frames_each_store_their_own_bytes() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let mut bytes = Vec::new();
@@ -147,13 +147,13 @@ async fn small_puts_whose_frames_are_mixed_up_each_get_their_own_bytes() {
     let done = replies(&mut alice, 20).await;
     assert!(done.values().all(|reply| reply["ok"].is_object()));
     for id in 1..=20 {
-        let there = std::fs::read(server.home("alice").join(format!("f{id}"))).expect("there");
-        assert_eq!(there, [b'a', b'b', b'0', id]);
+        let stored = std::fs::read(server.home("alice").join(format!("f{id}"))).expect("there");
+        assert_eq!(stored, [b'a', b'b', b'0', id]);
     }
 }
 
 #[tokio::test]
-async fn more_data_than_declared_in_a_burst_is_a_bad_frame_and_leaves_nothing_of_that_put() {
+async fn excess_data_in_a_burst_is_a_bad_frame_and_leaves_nothing_of_that_put() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let mut bytes = control(&json!({"id": 1, "cmd": "put", "path": "a", "size": 3}));
@@ -196,13 +196,13 @@ async fn put_tree(
     from: &Path,
     options: FileOptions,
 ) -> (haul::client::TreeSummary, Vec<String>) {
-    let (notes, mut told) = mpsc::channel(16);
+    let (notes, mut received) = mpsc::channel(16);
     let roots = vec![(from.to_owned(), "/up".to_owned())];
     let progress = Progress::new();
     let putting = client.put_trees(roots, options, &progress, notes);
     let listening = async {
         let mut failed = Vec::new();
-        while let Some(note) = told.recv().await {
+        while let Some(note) = received.recv().await {
             if let TreeEvent::Failed { error, .. } = note {
                 failed.push(error.to_string());
             }
@@ -219,7 +219,7 @@ async fn put_tree(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tree_of_two_thousand_files_arrives_as_it_was_and_a_second_time_too() {
+async fn a_tree_of_two_thousand_files_is_stored_unchanged_twice() {
     let server = TestServer::start().await;
     let here = tempfile::tempdir().expect("a directory");
     for number in 0..2000_usize {

@@ -1,4 +1,4 @@
-//! Many small files got in one go: read together, each answered for itself.
+//! Pipelined gets of small files: read together, each with its own reply.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use crate::client::log_in;
 use crate::harness::{Received, TestServer, control};
 
 #[tokio::test]
-async fn a_thousand_gets_in_a_row_are_each_answered_once_and_whole() {
+async fn a_thousand_pipelined_gets_are_each_answered_once_with_complete_content() {
     const FILES: u64 = 50;
     const GETS: u64 = 1000;
     let server = TestServer::start().await;
@@ -66,7 +66,7 @@ async fn a_thousand_gets_in_a_row_are_each_answered_once_and_whole() {
 }
 
 #[tokio::test]
-async fn a_get_that_is_cancelled_before_it_is_read_is_answered_and_harms_no_other() {
+async fn a_get_that_is_cancelled_before_its_read_is_answered_and_affects_no_other() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     fs::write(server.home("alice").join("a"), "content").expect("written");
@@ -87,7 +87,7 @@ async fn a_get_that_is_cancelled_before_it_is_read_is_answered_and_harms_no_othe
             }
         }
         let first = &final_replies[&u64::from(first)];
-        // It may have been read already.
+        // The file may have been read already.
         assert!(
             first["ok"].is_object() || first["error"]["code"] == "cancelled",
             "{first}"
@@ -97,7 +97,7 @@ async fn a_get_that_is_cancelled_before_it_is_read_is_answered_and_harms_no_othe
 }
 
 #[tokio::test]
-async fn small_and_large_files_of_a_tree_all_arrive_with_what_they_hold() {
+async fn small_and_large_files_of_a_tree_all_arrive_with_their_content() {
     let server = TestServer::start().await;
     let home = server.home("alice").join("tree");
     fs::create_dir_all(home.join("deep")).expect("made");
@@ -139,7 +139,7 @@ async fn small_and_large_files_of_a_tree_all_arrive_with_what_they_hold() {
 }
 
 #[tokio::test]
-async fn rot_of_small_and_large_files_is_an_error_to_the_client_which_keeps_nothing() {
+async fn bit_rot_of_small_and_large_files_is_an_error_and_leaves_no_local_file() {
     let server = TestServer::start().await;
     let alice = log_in(&server, "alice").await;
     let here = tempfile::tempdir().expect("a directory");

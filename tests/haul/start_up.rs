@@ -1,5 +1,5 @@
-//! A daemon that cannot start: one line that says what and what to do, and the exit code that says
-//! whether a restart could mend it. One that can opens what it was told to, and no more.
+//! A failed start prints one line with the reason and advice, and its exit code tells whether a
+//! restart can help. A successful start opens exactly the configured sockets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
@@ -19,13 +19,13 @@ use crate::daemon::{ServerProcess, haul, operate};
 use crate::harness::PASSWORD;
 use crate::requirements;
 
-/// The configuration is wrong: no restart mends it.
+/// An invalid configuration, which a restart does not fix.
 const WRONG: i32 = 2;
 
-/// It may be better the next time.
+/// A failure that a restart may fix.
 const NOT_NOW: i32 = 1;
 
-/// The message of a start that failed, which is one line.
+/// The message of a failed start, which is one line.
 fn error_line(output: &Output, code: i32) -> String {
     let message = String::from_utf8(output.stderr.clone()).expect("text");
     assert_eq!(output.status.code(), Some(code), "{message}");
@@ -35,8 +35,8 @@ fn error_line(output: &Output, code: i32) -> String {
     line["message"].as_str().expect("text").to_owned()
 }
 
-/// Starts it on `data` below `place`, on free ports unless `arguments` and `settings` say otherwise.
-fn start(place: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Output {
+/// Starts haul on `data` below `place`, on free ports unless `arguments` or `settings` set others.
+fn start(temp_dir: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Output {
     let mut command = haul();
     command
         .args(["serve", "--data", "data"])
@@ -44,14 +44,15 @@ fn start(place: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Output 
         .env("HAUL_SERVER_LISTEN", "127.0.0.1:0")
         .env("HAUL_OPS_LISTEN", "127.0.0.1:0")
         .envs(settings.iter().copied())
-        .current_dir(place);
+        .current_dir(temp_dir);
     command.output().expect("it runs")
 }
 
 #[test]
-fn a_configuration_that_is_wrong_ends_it_with_2_before_anything_is_made() {
-    let place = tempfile::tempdir().expect("a directory");
-    let write = |name: &str, text: &str| fs::write(place.path().join(name), text).expect("written");
+fn an_invalid_configuration_ends_the_start_with_2_before_anything_is_created() {
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let write =
+        |name: &str, text: &str| fs::write(temp_dir.path().join(name), text).expect("written");
     write("setting.toml", "[limits]\nsesions = 3\n");
     write("value.toml", "[limits]\nsessions = \"many\"\n");
     write("syntax.toml", "[limits\n");
@@ -75,16 +76,16 @@ fn a_configuration_that_is_wrong_ends_it_with_2_before_anything_is_made() {
         (&["--lisen", "127.0.0.1:0"], &[], "no option `--lisen`; "),
         (&["twice"], &[], "`twice`"),
     ] {
-        let output = start(place.path(), arguments, settings);
+        let output = start(temp_dir.path(), arguments, settings);
         let message = error_line(&output, WRONG);
         assert!(message.contains(expected), "{message}");
-        assert!(!place.path().join("data").exists(), "{message}");
+        assert!(!temp_dir.path().join("data").exists(), "{message}");
     }
 }
 
 #[test]
-fn a_port_that_is_taken_ends_it_with_1_and_the_line_names_the_setting() {
-    let place = tempfile::tempdir().expect("a directory");
+fn a_port_in_use_ends_the_start_with_1_and_the_line_names_the_setting() {
+    let temp_dir = tempfile::tempdir().expect("a directory");
     let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
     let tcp = tcp.local_addr().map(|address| (address.to_string(), tcp));
     let (tcp, _taken) = tcp.expect("an address");
@@ -101,21 +102,21 @@ fn a_port_that_is_taken_ends_it_with_1_and_the_line_names_the_setting() {
         (&["--listen", &*udp], &[], &udp, "--listen or server.listen"),
         (&[], &[("HAUL_OPS_LISTEN", &*tcp)], &tcp, "ops.listen"),
     ] {
-        let output = start(place.path(), arguments, settings);
+        let output = start(temp_dir.path(), arguments, settings);
         let message = error_line(&output, NOT_NOW);
         assert!(
             message.contains(&format!("cannot listen on {address}")),
             "{message}"
         );
         assert!(message.contains(setting), "{message}");
-        assert!(!place.path().join("data").exists(), "{message}");
+        assert!(!temp_dir.path().join("data").exists(), "{message}");
     }
 }
 
 #[test]
-fn a_certificate_that_cannot_be_used_is_named() {
-    let place = tempfile::tempdir().expect("a directory");
-    fs::write(place.path().join("no.pem"), "nothing of the kind").expect("written");
+fn an_unusable_certificate_is_named() {
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    fs::write(temp_dir.path().join("no.pem"), "nothing of the kind").expect("written");
     for (settings, code, expected) in [
         (
             &[
@@ -139,20 +140,20 @@ fn a_certificate_that_cannot_be_used_is_named() {
             "tls.certificate is set, but tls.key is not; set both or neither",
         ),
     ] {
-        let message = error_line(&start(place.path(), &[], settings), code);
+        let message = error_line(&start(temp_dir.path(), &[], settings), code);
         assert!(message.contains(expected), "{message}");
     }
 }
 
 #[test]
-fn a_data_directory_of_somebody_else_is_told_with_both_users() {
-    let place = tempfile::tempdir().expect("a directory");
+fn a_data_directory_of_another_user_is_refused_and_both_users_are_named() {
+    let temp_dir = tempfile::tempdir().expect("a directory");
     let open = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode));
-    open(place.path(), 0o755).expect("set");
-    let data = place.path().join("data");
+    open(temp_dir.path(), 0o755).expect("set");
+    let data = temp_dir.path().join("data");
     fs::create_dir(&data).expect("made");
-    // Where others can start it.
-    let program = place.path().join("haul");
+    // In a place where other users can run it.
+    let program = temp_dir.path().join("haul");
     let built = env!("CARGO_BIN_EXE_haul");
     if fs::hard_link(built, &program).is_err() {
         fs::copy(built, &program).expect("copied");
@@ -176,9 +177,9 @@ fn a_data_directory_of_somebody_else_is_told_with_both_users() {
     assert!(message.contains(expected), "{message}");
 }
 
-/// Starts it on a file system of its own, mounted with these options.
+/// Starts haul on a separate file system, mounted with these options.
 fn start_on(options: &str, test: &str) -> Option<Output> {
-    let place = tempfile::tempdir().expect("a directory");
+    let temp_dir = tempfile::tempdir().expect("a directory");
     let probe = ["mount", "-t", "tmpfs", "haul", "/tmp"];
     if !requirements::namespaces(&["-Urm"], &probe, test) {
         return None;
@@ -187,7 +188,7 @@ fn start_on(options: &str, test: &str) -> Option<Output> {
                   exec \"$2\" serve --listen 127.0.0.1:0 --data \"$1\"";
     let output = Command::new("unshare")
         .args(["-Urm", "sh", "-c", script, "sh", options])
-        .arg(place.path())
+        .arg(temp_dir.path())
         .arg(haul().get_program())
         .env("HAUL_OPS_LISTEN", "")
         .output();
@@ -195,8 +196,8 @@ fn start_on(options: &str, test: &str) -> Option<Output> {
 }
 
 #[test]
-fn a_disk_that_is_read_only_or_full_is_told_with_what_to_do() {
-    let test = "a_disk_that_is_read_only_or_full_is_told_with_what_to_do";
+fn a_read_only_or_full_disk_is_reported_with_advice() {
+    let test = "a_read_only_or_full_disk_is_reported_with_advice";
     for (options, expected) in [
         ("ro", "the file system is read-only; mount it for writing"),
         (
@@ -214,14 +215,14 @@ fn a_disk_that_is_read_only_or_full_is_told_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_database_that_a_later_version_wrote_is_left_alone_by_this_one() {
+async fn a_database_of_a_later_version_is_not_changed() {
     for name in ["haul.db", "messages.db"] {
-        let place = tempfile::tempdir().expect("a directory");
-        let data = place.path().join("data");
+        let temp_dir = tempfile::tempdir().expect("a directory");
+        let data = temp_dir.path().join("data");
         ServerProcess::start_on(&data).terminate();
         set_later_version(&data.join(name)).await;
         let before = fs::read(data.join(name)).expect("there");
-        let message = error_line(&start(place.path(), &[], &[]), NOT_NOW);
+        let message = error_line(&start(temp_dir.path(), &[], &[]), NOT_NOW);
         assert!(message.contains(name), "{message}");
         assert!(
             message.contains("written by a later version of haul"),
@@ -231,8 +232,8 @@ async fn a_database_that_a_later_version_wrote_is_left_alone_by_this_one() {
     }
 }
 
-/// All files below a directory, with the digest of their content and the time of their last change;
-/// but for the index of a database's log, in which `SQLite` has its locks.
+/// All files below a directory, with the digest of their content and their modification time,
+/// except the index of a write-ahead log, in which `SQLite` stores its locks.
 fn all_files(directory: &Path) -> BTreeMap<PathBuf, (String, SystemTime)> {
     let entries = walkdir::WalkDir::new(directory).into_iter();
     let files = entries.map(|entry| entry.expect("readable"));
@@ -249,17 +250,18 @@ fn all_files(directory: &Path) -> BTreeMap<PathBuf, (String, SystemTime)> {
         .collect()
 }
 
-/// Has a daemon on `data` keep an upload that was cut off, beside a file that a start would delete.
+/// Creates a partial upload in `data`, and a file in staging that a start would delete.
 fn with_a_kept_upload(data: &Path) {
     operate(data, "user add alice", &format!("{PASSWORD}\n"));
     let token = operate(data, "token add alice", "");
     let daemon = ServerProcess::start_on(data);
-    let mut line = BlockingSession::log_in(&daemon.address, &token).expect("a session");
-    line.send(&json!({"id": 900, "cmd": "put", "path": "half", "size": 300_000}))
+    let mut client = BlockingSession::log_in(&daemon.address, &token).expect("a session");
+    client
+        .send(&json!({"id": 900, "cmd": "put", "path": "half", "size": 300_000}))
         .expect("alive");
-    line.send_data(900, &vec![7; 200_000]).expect("alive");
-    line.ok(&json!({"cmd": "ping"}));
-    drop(line);
+    client.send_data(900, &vec![7; 200_000]).expect("alive");
+    client.ok(&json!({"cmd": "ping"}));
+    drop(client);
     assert_eq!(daemon.terminate().code, Some(0));
     let staged = fs::read_dir(data.join("staging")).expect("there").count();
     assert_eq!(staged, 2, "the upload and its record");
@@ -277,24 +279,24 @@ async fn set_later_version(database: &Path) {
 }
 
 #[tokio::test]
-async fn a_start_that_is_refused_has_changed_nothing() {
-    let place = tempfile::tempdir().expect("a directory");
-    let data = place.path().join("data");
+async fn a_refused_start_changes_nothing() {
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let data = temp_dir.path().join("data");
     with_a_kept_upload(&data);
-    fs::write(place.path().join("no.pem"), "nothing of the kind").expect("written");
+    fs::write(temp_dir.path().join("no.pem"), "nothing of the kind").expect("written");
     let before = all_files(&data);
     let tls = [
         ("HAUL_TLS_CERTIFICATE", "no.pem"),
         ("HAUL_TLS_KEY", "no.pem"),
     ];
-    let message = error_line(&start(place.path(), &[], &tls), NOT_NOW);
+    let message = error_line(&start(temp_dir.path(), &[], &tls), NOT_NOW);
     assert!(message.contains("no.pem"), "{message}");
     assert_eq!(all_files(&data), before);
 
     let unfinished = data.join("haul.db.unfinished");
     fs::write(&unfinished, "").expect("written");
     let before = all_files(&data);
-    let message = error_line(&start(place.path(), &[], &[]), NOT_NOW);
+    let message = error_line(&start(temp_dir.path(), &[], &[]), NOT_NOW);
     assert!(message.contains("an incomplete backup"), "{message}");
     refuse_to_add_a_user(&data, "an incomplete backup");
     assert_eq!(all_files(&data), before);
@@ -303,7 +305,7 @@ async fn a_start_that_is_refused_has_changed_nothing() {
     for name in ["messages.db", "haul.db"] {
         set_later_version(&data.join(name)).await;
         let before = all_files(&data);
-        let message = error_line(&start(place.path(), &[], &[]), NOT_NOW);
+        let message = error_line(&start(temp_dir.path(), &[], &[]), NOT_NOW);
         assert!(message.contains("a later version of haul"), "{message}");
         assert_eq!(all_files(&data), before, "{name}");
     }
@@ -312,7 +314,7 @@ async fn a_start_that_is_refused_has_changed_nothing() {
     assert_eq!(all_files(&data), before);
 }
 
-/// Expects that the commands of the machine do not change these accounts, either.
+/// Asserts that the commands on the machine refuse to change these accounts, too.
 fn refuse_to_add_a_user(data: &Path, expected: &str) {
     let password = data.with_file_name("password");
     fs::write(&password, PASSWORD).expect("written");
@@ -320,15 +322,15 @@ fn refuse_to_add_a_user(data: &Path, expected: &str) {
     command.args(["user", "add", "bob", "--data"]).arg(data);
     command.stdin(fs::File::open(&password).expect("there"));
     let output = command.output().expect("it runs");
-    let said = String::from_utf8(output.stderr).expect("text");
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains(expected), "{said}");
+    let stderr = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains(expected), "{stderr}");
 }
 
 #[test]
-fn a_start_beside_another_server_has_changed_nothing() {
-    let place = tempfile::tempdir().expect("a directory");
-    let data = place.path().join("data");
+fn a_start_while_another_server_runs_changes_nothing() {
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let data = temp_dir.path().join("data");
     with_a_kept_upload(&data);
     let staging = data.join("staging");
     let _lock = {
@@ -337,15 +339,15 @@ fn a_start_beside_another_server_has_changed_nothing() {
         staging
     };
     let before = all_files(&data);
-    let message = error_line(&start(place.path(), &[], &[]), NOT_NOW);
+    let message = error_line(&start(temp_dir.path(), &[], &[]), NOT_NOW);
     assert!(message.contains("another server is using"), "{message}");
     assert_eq!(all_files(&data), before);
 }
 
 #[test]
-fn a_start_that_is_refused_removes_no_log_file() {
-    let place = tempfile::tempdir().expect("a directory");
-    let logs = place.path().join("logs");
+fn a_refused_start_removes_no_log_file() {
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let logs = temp_dir.path().join("logs");
     fs::create_dir(&logs).expect("made");
     for day in 1..9 {
         fs::write(logs.join(format!("haul.log.2001-01-0{day}")), "old").expect("written");
@@ -355,7 +357,7 @@ fn a_start_that_is_refused_removes_no_log_file() {
         ("HAUL_LOG_KEEP_FILES", "2"),
         ("HAUL_SERVER_REQUIRE_MOUNT", "true"),
     ];
-    error_line(&start(place.path(), &[], &settings), NOT_NOW);
+    error_line(&start(temp_dir.path(), &[], &settings), NOT_NOW);
     let old = fs::read_dir(&logs).expect("there");
     let old = old.filter(|entry| {
         let name = entry.as_ref().expect("readable").file_name();
@@ -370,7 +372,7 @@ fn open_to(process: i32) -> BTreeSet<(&'static str, SocketAddr)> {
     let links = open.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
     let own: BTreeSet<_> = links.map(|link| link.display().to_string()).collect();
     let mut found = BTreeSet::new();
-    // A socket that listens for TCP, and one for UDP that is not connected: proc(5).
+    // A listening TCP socket, and an unconnected UDP socket: proc(5).
     for (table, kind, state) in [
         ("tcp", "tcp", "0A"),
         ("tcp6", "tcp", "0A"),
@@ -388,7 +390,7 @@ fn open_to(process: i32) -> BTreeSet<(&'static str, SocketAddr)> {
     found
 }
 
-/// Reads `0100007F:2328`: words of 32 bits as this machine has them.
+/// Parses `0100007F:2328`: words of 32 bits in native byte order.
 fn address(text: &str) -> SocketAddr {
     let (ip, port) = text.split_once(':').expect("a port");
     let port = u16::from_str_radix(port, 16).expect("a number");
@@ -402,7 +404,7 @@ fn address(text: &str) -> SocketAddr {
 }
 
 #[test]
-fn it_listens_where_it_was_told_to_and_nowhere_else() {
+fn the_server_listens_on_the_configured_addresses_only() {
     let daemon = ServerProcess::start();
     let id = daemon.id().as_raw_nonzero().get();
     let [at, ops] = [&daemon.address, &daemon.ops].map(|text| text.parse().expect("an address"));

@@ -14,7 +14,8 @@ use crate::harness::{RawClient, data};
 /// A hostile name, which would run a script if the page did not escape it.
 const HOSTILE: &str = "/<img src=x onerror=document.title='ran'><b>&amp;.bin";
 
-/// Scripts that look at a page. The contrast is that of WCAG: of texts and what lies behind them.
+/// Scripts that examine a page. This one computes the smallest contrast of texts to their
+/// background, as defined by WCAG.
 const MIN_CONTRAST: &str = "
     const numbers = (color) => color.match(/[\\d.]+/g).map(Number);
     const light = (color) => {
@@ -45,7 +46,7 @@ const MIN_CONTRAST: &str = "
     }
     return { contrast: least[0], of: least[1], seen, ground: light(getComputedStyle(document.body).backgroundColor) };";
 
-/// How far the page reaches to the right, and whatever reaches further than the screen.
+/// The width of the page, and the elements that are wider than the screen.
 const TOO_WIDE: &str = "
     const width = document.documentElement.clientWidth;
     const wide = [...document.querySelectorAll('body *')].filter((one) =>
@@ -113,7 +114,7 @@ async fn the_status_page_shows_sessions_and_transfers_live() {
     assert!(asked("/") && asked("/live"), "{requests:?}");
     for request in &requests {
         let is_own = request.starts_with(&url(&daemon)) || request.starts_with("data:");
-        // The page that a browser shows before the first URL is opened is its own.
+        // Before the first URL is opened, the browser shows its own page.
         let is_first = request.starts_with("chrome");
         assert!(is_own || is_first, "{request}");
     }
@@ -151,8 +152,9 @@ async fn small_files_are_one_entry_of_the_log_which_shows_its_lines_when_opened(
 }
 
 #[tokio::test]
-async fn it_is_readable_on_a_phone_and_in_the_dark() {
-    let Some(browser) = Browser::start("it_is_readable_on_a_phone_and_in_the_dark") else {
+async fn the_page_is_readable_on_a_small_screen_and_in_dark_mode() {
+    let Some(browser) = Browser::start("the_page_is_readable_on_a_small_screen_and_in_dark_mode")
+    else {
         return;
     };
     let daemon = ServerProcess::start();
@@ -219,17 +221,17 @@ fn the_log_is_shown_and_filtered_and_no_script_but_its_own_runs() {
 }
 
 #[tokio::test]
-async fn a_page_that_lost_its_server_says_so_and_goes_on_with_the_next_one() {
-    let test = "a_page_that_lost_its_server_says_so_and_goes_on_with_the_next_one";
+async fn a_page_reports_that_its_server_is_lost_and_resumes_with_the_next_one() {
+    let test = "a_page_reports_that_its_server_is_lost_and_resumes_with_the_next_one";
     let Some(browser) = Browser::start(test) else {
         return;
     };
-    let place = tempfile::tempdir().expect("a temporary directory");
-    let daemon = ServerProcess::start_on(place.path());
+    let temp_dir = tempfile::tempdir().expect("a temporary directory");
+    let daemon = ServerProcess::start_on(temp_dir.path());
     let ops = daemon.ops.clone();
     browser.open(&url(&daemon));
     browser.see("document.querySelector('#state').dataset.state === 'ready'");
-    // A session that has something under way keeps it from ending at once.
+    // A running transfer delays the end of the server.
     let mut client = daemon.log_in(&daemon.token()).await;
     put(&mut client, "/waits", 400_000).await;
     browser.see("document.querySelector('#figure-transfers').textContent === '1'");
@@ -239,12 +241,12 @@ async fn a_page_that_lost_its_server_says_so_and_goes_on_with_the_next_one() {
     assert_eq!(daemon.stopped().code, Some(0));
     browser.see("document.querySelector('#state').dataset.state === 'lost'");
     browser.see("document.querySelector('#lost').checkVisibility()");
-    let _next = ServerProcess::start_on_with(place.path(), &[("HAUL_OPS_LISTEN", &ops)]);
+    let _next = ServerProcess::start_on_with(temp_dir.path(), &[("HAUL_OPS_LISTEN", &ops)]);
     browser.see("document.querySelector('#state').dataset.state === 'ready'");
     browser.see("!document.querySelector('#lost').checkVisibility()");
 }
 
-/// A request whose answer has not been read.
+/// Sends a request; its response has not been read.
 fn ask(daemon: &ServerProcess, path: &str, headers: &str) -> BufReader<TcpStream> {
     let mut stream = TcpStream::connect(&daemon.ops).expect("it listens");
     let patience = Some(Duration::from_mins(1));
@@ -254,7 +256,7 @@ fn ask(daemon: &ServerProcess, path: &str, headers: &str) -> BufReader<TcpStream
     BufReader::new(stream)
 }
 
-/// The next line that begins so.
+/// The next line that begins with `start`.
 fn read_line(answer: &mut BufReader<TcpStream>, start: &str) -> String {
     let mut line = String::new();
     while answer.read_line(&mut line).expect("text") > 0 {
@@ -267,7 +269,7 @@ fn read_line(answer: &mut BufReader<TcpStream>, start: &str) -> String {
 }
 
 #[test]
-fn a_page_that_has_its_own_name_lead_here_reads_nothing() {
+fn a_page_of_another_origin_that_resolves_to_this_address_reads_nothing() {
     let daemon = ServerProcess::start();
     for path in ["/", "/live"] {
         let headers = "Host: evil.example\r\nConnection: close\r\n";
@@ -301,7 +303,7 @@ fn a_page_that_has_its_own_name_lead_here_reads_nothing() {
 }
 
 #[test]
-fn so_many_may_look_and_one_who_leaves_makes_room() {
+fn the_number_of_viewers_is_limited_and_a_leaving_viewer_frees_a_slot() {
     let daemon = ServerProcess::start();
     let look = || ask(&daemon, "/live", "Host: localhost\r\n");
     let mut viewers: Vec<_> = (0..16)
@@ -317,10 +319,10 @@ fn so_many_may_look_and_one_who_leaves_makes_room() {
         read_line(&mut refused, "HTTP/"),
         "HTTP/1.1 503 Service Unavailable"
     );
-    // All of them go on being told.
+    // All viewers still receive updates.
     for viewer in &mut viewers {
-        let told = read_line(viewer, "data: {\"version\"");
-        assert!(told.contains("\"state\":\"ready\""), "{told}");
+        let event = read_line(viewer, "data: {\"version\"");
+        assert!(event.contains("\"state\":\"ready\""), "{event}");
     }
     viewers.pop();
     loop {

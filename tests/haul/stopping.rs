@@ -1,4 +1,4 @@
-//! How the daemon ends: told to by a signal, with and without something to do, in time.
+//! The end of the daemon by a signal, with and without running work, within its deadlines.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -15,7 +15,7 @@ fn goodbye() -> Value {
     json!({"event": "goodbye", "reason": "shutting_down"})
 }
 
-/// A daemon that sends the admin a file for hours.
+/// A daemon with a download by the admin that would take hours.
 async fn busy(drain_timeout: &str) -> (ServerProcess, RawClient) {
     let env = [
         ("HAUL_LIMITS_BANDWIDTH_PER_USER", "64KiB"),
@@ -53,7 +53,7 @@ fn messages(stopped: &Stopped) -> Vec<String> {
 
 #[test]
 fn a_daemon_without_sessions_ends_with_exit_code_0_by_either_signal() {
-    for (signal, said) in [
+    for (signal, message) in [
         (Signal::TERM, "told to stop by SIGTERM"),
         (Signal::INT, "told to stop by SIGINT"),
     ] {
@@ -64,7 +64,7 @@ fn a_daemon_without_sessions_ends_with_exit_code_0_by_either_signal() {
         assert_eq!(
             messages(&stopped),
             [
-                said,
+                message,
                 "stopped accepting connections; waiting for sessions to end",
                 "stopped"
             ]
@@ -73,7 +73,7 @@ fn a_daemon_without_sessions_ends_with_exit_code_0_by_either_signal() {
 }
 
 #[tokio::test]
-async fn idle_sessions_and_visitors_hear_goodbye_and_hold_nothing_up() {
+async fn idle_sessions_and_connections_without_a_login_get_a_goodbye_and_delay_no_stop() {
     let daemon = ServerProcess::start_with(&[("HAUL_LIMITS_DRAIN_TIMEOUT", "1h")]);
     let mut member = daemon.log_in(&daemon.token()).await;
     let mut visitor = RawClient::connect(&daemon.address).await;
@@ -86,7 +86,7 @@ async fn idle_sessions_and_visitors_hear_goodbye_and_hold_nothing_up() {
 }
 
 #[tokio::test]
-async fn a_transfer_that_does_not_end_in_time_is_cut_off() {
+async fn a_transfer_that_exceeds_the_drain_timeout_is_cut_off() {
     let (daemon, mut client) = busy("100ms").await;
     daemon.signal(Signal::TERM);
     assert_eq!(events(&mut client).await, [goodbye()]);
@@ -99,7 +99,7 @@ async fn a_transfer_that_does_not_end_in_time_is_cut_off() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_at_once_what_the_first_lets_run() {
+async fn a_second_signal_ends_the_drain_at_once() {
     let (daemon, mut client) = busy("1h").await;
     daemon.signal(Signal::TERM);
     daemon.wait_for_log_line("stopped accepting connections; waiting for sessions to end");
@@ -108,27 +108,28 @@ async fn a_second_signal_ends_at_once_what_the_first_lets_run() {
     let stopped = daemon.stopped();
     assert_eq!(stopped.code, Some(0));
     let messages = messages(&stopped);
-    let again = "told to stop again by SIGINT".to_owned();
-    assert!(messages.contains(&again), "{messages:?}");
+    let second = "told to stop again by SIGINT".to_owned();
+    assert!(messages.contains(&second), "{messages:?}");
 }
 
 #[test]
-fn a_start_that_hangs_is_ended_too() {
-    let place = tempfile::tempdir().expect("a directory");
-    let fifo = place.path().join("password");
+fn a_start_that_hangs_can_be_ended_by_a_signal() {
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let fifo = temp_dir.path().join("password");
     let mode = rustix::fs::Mode::from_raw_mode(0o600);
     let kind = rustix::fs::FileType::Fifo;
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, mode, 0).expect("a pipe");
     let mut process = haul()
         .args(["serve", "--listen", "127.0.0.1:0", "--data"])
-        .arg(place.path().join("data"))
+        .arg(temp_dir.path().join("data"))
         .env("HAUL_ADMIN_PASSWORD_FILE", &fifo)
         .env("HAUL_LIMITS_DRAIN_TIMEOUT", "100ms")
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .expect("it starts");
-    // Opens once the other end is read: then it waits for a password that never comes.
+    // The open returns once the other end is read; then the start waits for a password that never
+    // arrives.
     let _never_written = File::options().write(true).open(&fifo).expect("opened");
     kill_process(Pid::from_child(&process), Signal::TERM).expect("it runs");
     assert_eq!(ended(&mut process).code(), Some(0));
@@ -138,7 +139,7 @@ fn a_start_that_hangs_is_ended_too() {
     assert!(log.contains(left), "{log}");
 }
 
-/// Leaves no process behind if the test fails.
+/// Kills the process if the test fails.
 struct KilledAtLast(Child);
 
 impl Drop for KilledAtLast {
@@ -149,18 +150,18 @@ impl Drop for KilledAtLast {
 }
 
 #[test]
-fn as_the_first_process_of_a_container_it_ends_by_sigterm_all_the_same() {
-    let test = "as_the_first_process_of_a_container_it_ends_by_sigterm_all_the_same";
+fn sigterm_ends_the_server_even_as_process_1_of_a_container() {
+    let test = "sigterm_ends_the_server_even_as_process_1_of_a_container";
     let kinds = ["--fork", "--pid", "--mount-proc", "-r", "--kill-child"];
     if !requirements::namespaces(&kinds, &["true"], &format!("stopping::{test}")) {
         return;
     }
-    let place = tempfile::tempdir().expect("a directory");
+    let temp_dir = tempfile::tempdir().expect("a directory");
     let unshare = std::process::Command::new("unshare")
         .args(kinds)
         .arg(haul().get_program())
         .args(["serve", "--listen", "127.0.0.1:0", "--data"])
-        .arg(place.path().join("data"))
+        .arg(temp_dir.path().join("data"))
         .env("HAUL_OPS_LISTEN", "127.0.0.1:0")
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

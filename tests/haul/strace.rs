@@ -11,15 +11,15 @@ use rustix::process::{Pid, Signal, kill_process};
 #[derive(Debug, Clone)]
 pub(crate) struct SystemCall {
     pub(crate) name: String,
-    /// The first of its name is 1.
+    /// Its number among the calls of this name, from 1.
     pub(crate) ordinal: usize,
     pub(crate) is_hit: bool,
-    /// All that `strace` says of it.
+    /// The complete line of `strace`.
     line: String,
 }
 
 impl SystemCall {
-    /// The open files and directories that it is about, in their order.
+    /// The open files and directories in its arguments, in order.
     fn files(&self) -> Vec<&str> {
         let mut parts = self.line.split('<').skip(1);
         let mut files = Vec::new();
@@ -29,7 +29,7 @@ impl SystemCall {
         files
     }
 
-    /// The first name in it.
+    /// The first name in its arguments.
     fn first_name(&self) -> &str {
         self.line.split('"').nth(1).unwrap_or_default()
     }
@@ -51,7 +51,7 @@ impl SystemCall {
     }
 }
 
-/// Asserts that what gets a name has been brought to the disk before and, after it, the name.
+/// Asserts that a file is synced before it is renamed, and its directory afterwards.
 pub(crate) fn assert_lasts(calls: &[SystemCall]) {
     let mut names = 0;
     for (n, call) in calls.iter().enumerate() {
@@ -78,10 +78,10 @@ pub(crate) fn assert_lasts(calls: &[SystemCall]) {
     assert!(names > 0, "nothing got a name in {calls:?}");
 }
 
-/// The calls in a trace that are on something in `data`.
+/// The calls of a trace on files in `data`.
 pub(crate) fn calls(trace: &str, data: &Path) -> Vec<SystemCall> {
     let data = data.to_str().expect("text");
-    // Of an open file in `data` whose path is asked for, a call that fails does not show it.
+    // A failed call that asks for the path of an open file does not show it.
     let is_on_data = |line: &str| line.contains(data) || line.contains("\"/proc/self/fd/");
     let mut calls: Vec<SystemCall> = Vec::new();
     let mut before = "";
@@ -113,14 +113,14 @@ pub(crate) fn calls(trace: &str, data: &Path) -> Vec<SystemCall> {
 pub(crate) struct Strace {
     process: Child,
     output: PathBuf,
-    /// Kept open: it has more to say.
+    /// Kept open, because `strace` continues to write.
     _stderr: BufReader<ChildStderr>,
 }
 
 impl Strace {
-    /// Returns once it is traced.
-    pub(crate) fn attach(thread: Pid, options: &[&str], place: &Path) -> io::Result<Self> {
-        let output = place.join("trace");
+    /// Attaches a tracer; returns once the thread is traced.
+    pub(crate) fn attach(thread: Pid, options: &[&str], temp_dir: &Path) -> io::Result<Self> {
+        let output = temp_dir.join("trace");
         let mut process = Command::new("strace")
             .args(["-y", "-e", "trace=all"])
             .args(options)
@@ -129,12 +129,12 @@ impl Strace {
             .arg(&output)
             .stderr(Stdio::piped())
             .spawn()?;
-        let mut said = String::new();
+        let mut messages = String::new();
         let mut stderr = BufReader::new(process.stderr.take().expect("piped"));
-        while !said.contains(" attached") {
-            if stderr.read_line(&mut said)? == 0 {
+        while !messages.contains(" attached") {
+            if stderr.read_line(&mut messages)? == 0 {
                 process.wait()?;
-                return Err(io::Error::other(said));
+                return Err(io::Error::other(messages));
             }
         }
         Ok(Self {
@@ -144,7 +144,7 @@ impl Strace {
         })
     }
 
-    /// Lets it go, if it has not been killed; what it did.
+    /// Detaches, unless the process has been killed; returns the trace.
     pub(crate) fn detach(mut self, is_killed: bool) -> String {
         if !is_killed {
             kill_process(Pid::from_child(&self.process), Signal::TERM).expect("it runs");

@@ -1,4 +1,4 @@
-//! Talking from the command line, in a chat and in the shell, as people and scripts do it.
+//! Messages from the command line, in a chat and in the shell.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -40,7 +40,7 @@ impl Talker {
         command
     }
 
-    /// The output of a run that ends with `code`, without times.
+    /// Runs the program, which must end with `code`; returns its output without times.
     async fn types(&self, args: &[&str], code: i32) -> (String, String) {
         self.types_into(args, "", code).await
     }
@@ -49,22 +49,22 @@ impl Talker {
         let (output, stdout) = run(self.command(args), input).await;
         let stderr = String::from_utf8(output.stderr).expect("text");
         assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
-        (timeless(&stdout), stderr)
+        (without_times(&stdout), stderr)
     }
 
-    /// A run that goes on, with pipes.
-    fn starts(&self, args: &[&str]) -> RunningShell {
+    /// Starts the program with pipes.
+    fn starts(&self, args: &[&str]) -> RunningProgram {
         let mut child = self.command(args).spawn().expect("started");
-        RunningShell {
-            seen: collect_output(child.stdout.take().expect("piped")),
-            said: collect_output(child.stderr.take().expect("piped")),
+        RunningProgram {
+            stdout: collect_output(child.stdout.take().expect("piped")),
+            stderr: collect_output(child.stderr.take().expect("piped")),
             keys: child.stdin.take(),
             _watchdog: Watchdog::of_process(&child),
             child,
         }
     }
 
-    /// A run that goes on, at a terminal of 80 columns.
+    /// Starts the program at a terminal of 80 columns.
     fn starts_at_terminal(&self, args: &[&str]) -> Terminal {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
         grantpt(&master).expect("granted");
@@ -95,46 +95,46 @@ impl Talker {
     }
 }
 
-/// All that comes, as it comes.
+/// Collects the output in the background.
 fn collect_output(mut from: impl Read + Send + 'static) -> Arc<Mutex<String>> {
     let text = Arc::new(Mutex::new(String::new()));
-    let gathering = Arc::clone(&text);
+    let collected = Arc::clone(&text);
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
-        let mut piece = [0; 4096];
-        while let Ok(length @ 1..) = from.read(&mut piece) {
-            bytes.extend_from_slice(&piece[..length]);
-            *gathering.lock().expect("no panic") = String::from_utf8_lossy(&bytes).into_owned();
+        let mut chunk = [0; 4096];
+        while let Ok(length @ 1..) = from.read(&mut chunk) {
+            bytes.extend_from_slice(&chunk[..length]);
+            *collected.lock().expect("no panic") = String::from_utf8_lossy(&bytes).into_owned();
         }
     });
     text
 }
 
-/// Waits for `part` to be in what comes, behind `behind`; all that came by then.
-async fn comes(text: &Arc<Mutex<String>>, behind: &str, part: &str) -> String {
+/// Waits until `part` is in the output after `behind`; returns the output so far.
+async fn wait_for_output(text: &Arc<Mutex<String>>, after: &str, part: &str) -> String {
     soon(part, async || {
         let text = text.lock().expect("no panic").clone();
-        let start = text.find(behind)? + behind.len();
+        let start = text.find(after)? + after.len();
         text[start..].contains(part).then_some(text)
     })
     .await
 }
 
-struct RunningShell {
+struct RunningProgram {
     child: Child,
     keys: Option<ChildStdin>,
-    seen: Arc<Mutex<String>>,
-    said: Arc<Mutex<String>>,
+    stdout: Arc<Mutex<String>>,
+    stderr: Arc<Mutex<String>>,
     _watchdog: Watchdog,
 }
 
-impl RunningShell {
+impl RunningProgram {
     async fn prints(&self, part: &str) -> String {
-        timeless(&comes(&self.seen, "", part).await)
+        without_times(&wait_for_output(&self.stdout, "", part).await)
     }
 
-    async fn says(&self, part: &str) {
-        comes(&self.said, "", part).await;
+    async fn prints_error(&self, part: &str) {
+        wait_for_output(&self.stderr, "", part).await;
     }
 
     fn types(&mut self, line: &str) {
@@ -142,13 +142,13 @@ impl RunningShell {
         writeln!(keys, "{line}").expect("read");
     }
 
-    /// Its input ends; its exit code, and all that it printed.
+    /// Ends its input; returns its exit code and its output.
     async fn ends(mut self) -> (Option<i32>, String) {
         drop(self.keys.take());
-        let seen = Arc::clone(&self.seen);
+        let seen = Arc::clone(&self.stdout);
         let code = ended(self.child).await;
         let text = seen.lock().expect("no panic").clone();
-        (code, timeless(&text))
+        (code, without_times(&text))
     }
 }
 
@@ -161,8 +161,8 @@ struct Terminal {
 }
 
 impl Terminal {
-    async fn shows(&self, behind: &str, part: &str) -> String {
-        comes(&self.screen, behind, part).await
+    async fn shows(&self, after: &str, part: &str) -> String {
+        wait_for_output(&self.screen, after, part).await
     }
 
     fn types(&mut self, keys: &str) {
@@ -176,8 +176,8 @@ async fn ended(mut child: Child) -> Option<i32> {
     status.code()
 }
 
-/// The lines without the times that they begin with.
-fn timeless(text: &str) -> String {
+/// The lines without the times at their start.
+fn without_times(text: &str) -> String {
     let is_time = |word: &str| {
         let of_a_time = |c: char| c.is_ascii_digit() || c == ':' || c == '-';
         word.contains([':', '-']) && word.len() >= 5 && word.chars().all(of_a_time)
@@ -185,10 +185,10 @@ fn timeless(text: &str) -> String {
     let mut lines = String::new();
     for line in text.lines() {
         let mut rest = line;
-        while let Some((first, behind)) = rest.split_once(' ')
+        while let Some((first, after)) = rest.split_once(' ')
             && is_time(first)
         {
-            rest = behind;
+            rest = after;
         }
         lines.push_str(rest);
         lines.push('\n');
@@ -202,21 +202,21 @@ async fn say(client: &mut RawClient, to: &str, text: &str) {
         .await;
 }
 
-/// Waits until sessions of `user` hear what is said, and says `text` so that one of them does.
-async fn say_to_one_who_hears(client: &mut RawClient, to: &str, text: &str) {
-    let said = client
+/// Sends `text` to a user with one live session.
+async fn say_to_live_session(client: &mut RawClient, to: &str, text: &str) {
+    let reply = client
         .ok(json!({"cmd": "say", "to": to, "text": text}))
         .await;
-    assert_eq!(said["delivered"], 1, "{to} hears {text}");
+    assert_eq!(reply["delivered"], 1, "{to} receives {text}");
 }
 
-/// Waits until a session of `to` is told what is said as it is said.
-async fn wait_for_message(client: &mut RawClient, to: &str) {
-    soon("someone who hears", async || {
-        let said = client
+/// Waits until a session of `to` is live.
+async fn wait_until_live(client: &mut RawClient, to: &str) {
+    soon("a live session", async || {
+        let reply = client
             .ok(json!({"cmd": "say", "to": to, "text": "knock"}))
             .await;
-        (said["delivered"] == 1).then_some(())
+        (reply["delivered"] == 1).then_some(())
     })
     .await;
 }
@@ -228,13 +228,13 @@ async fn say_by_datagram_has_the_effect_of_say_over_the_connection() {
     let mut bob = server.log_in("bob").await;
     let hello = ["say", "--udp", "--json", "bob", "hello", "there"];
     let (out, _) = alice.types(&hello, 0).await;
-    let said: Value = serde_json::from_str(&out).expect("JSON");
+    let reply: Value = serde_json::from_str(&out).expect("JSON");
     let with_alice = json!({"cmd": "history", "with": "alice"});
     let history = bob.ok(with_alice).await;
     let kept = &history["messages"][0];
     assert_eq!(
         (&kept["seq"], kept["text"].as_str()),
-        (&said["seq"], Some("hello there"))
+        (&reply["seq"], Some("hello there"))
     );
     let (_, errors) = alice.types(&["say", "--udp", "nobody", "hello"], 1).await;
     assert!(errors.contains("nobody"), "{errors}");
@@ -257,9 +257,9 @@ async fn history_shows_sent_messages_and_refusals_are_one_line() {
         )
     );
     bob.types(&["say", "alice", "two\nlines"], 0).await;
-    let said = "alice: hello -n there\nbob: two\n      lines\n";
-    assert_eq!(alice.types(&["history", "bob"], 0).await.0, said);
-    assert_eq!(bob.types(&["history", "alice"], 0).await.0, said);
+    let history = "alice: hello -n there\nbob: two\n      lines\n";
+    assert_eq!(alice.types(&["history", "bob"], 0).await.0, history);
+    assert_eq!(bob.types(&["history", "alice"], 0).await.0, history);
     let (last, note) = bob.types(&["history", "alice", "-n", "1"], 0).await;
     assert_eq!(last, "bob: two\n      lines\n");
     assert!(
@@ -286,7 +286,7 @@ async fn history_shows_sent_messages_and_refusals_are_one_line() {
 }
 
 #[tokio::test]
-async fn rooms_are_entered_and_left_and_need_no_quotes_in_the_shell() {
+async fn rooms_are_joined_and_left_and_need_no_quotes_in_the_shell() {
     let server = TestServer::start().await;
     let (alice, bob) = (Talker::new(&server, "alice"), Talker::new(&server, "bob"));
     assert_eq!(
@@ -307,7 +307,7 @@ async fn rooms_are_entered_and_left_and_need_no_quotes_in_the_shell() {
 }
 
 #[tokio::test]
-async fn a_message_waits_for_a_chat_whatever_else_its_reader_does_before() {
+async fn a_message_is_kept_for_a_chat_while_other_commands_run() {
     let server = TestServer::start().await;
     let bob = Talker::new(&server, "bob");
     let mut alice = server.log_in("alice").await;
@@ -321,7 +321,7 @@ async fn a_message_waits_for_a_chat_whatever_else_its_reader_does_before() {
 }
 
 #[tokio::test]
-async fn hostile_texts_reach_no_terminal_raw() {
+async fn control_characters_in_messages_are_escaped() {
     let server = TestServer::start().await;
     let bob = Talker::new(&server, "bob");
     let mut alice = server.log_in("alice").await;
@@ -340,7 +340,7 @@ async fn hostile_texts_reach_no_terminal_raw() {
         let message: Value = serde_json::from_str(&line).expect("JSON");
         assert_eq!(message["text"], text);
     }
-    // The terminal's editor gets it as well.
+    // The line editor shows the messages too.
     let mut terminal = bob.starts_at_terminal(&["chat", "alice"]);
     let screen = terminal.shows("forged", "bob> ").await;
     for raw in ["\u{1b}]0", "\u{7}", "\u{9b}", "\u{202e}", "\u{2028}"] {
@@ -351,21 +351,21 @@ async fn hostile_texts_reach_no_terminal_raw() {
 }
 
 #[tokio::test]
-async fn a_chat_of_a_script_says_its_lines_and_shows_what_comes() {
+async fn a_scripted_chat_sends_its_lines_and_prints_the_received_messages() {
     let server = TestServer::start().await;
     let bob = Talker::new(&server, "bob");
     let mut alice = server.log_in("alice").await;
     say(&mut alice, "bob", "before").await;
     let mut chat = bob.starts(&["chat", "alice"]);
     chat.prints("before").await;
-    wait_for_message(&mut alice, "bob").await;
+    wait_until_live(&mut alice, "bob").await;
     chat.types("answer");
     let event = alice.event().await;
     assert_eq!(
         (&event["from"], &event["text"]),
         (&"bob".into(), &"answer".into())
     );
-    say_to_one_who_hears(&mut alice, "bob", "after").await;
+    say_to_live_session(&mut alice, "bob", "after").await;
     chat.prints("alice: after").await;
     let (code, seen) = chat.ends().await;
     let seen: Vec<_> = seen
@@ -381,7 +381,7 @@ async fn a_chat_of_a_script_says_its_lines_and_shows_what_comes() {
 }
 
 #[tokio::test]
-async fn a_message_stands_above_the_line_that_someone_types_in_a_chat_and_in_the_shell() {
+async fn a_message_is_printed_above_the_line_that_is_being_typed() {
     let server = TestServer::start().await;
     let bob = Talker::new(&server, "bob");
     let mut alice = server.log_in("alice").await;
@@ -391,16 +391,16 @@ async fn a_message_stands_above_the_line_that_someone_types_in_a_chat_and_in_the
     ] {
         let mut terminal = bob.starts_at_terminal(args);
         terminal.shows("", prompt).await;
-        wait_for_message(&mut alice, "bob").await;
+        wait_until_live(&mut alice, "bob").await;
         terminal.types("half a li");
         terminal.shows(prompt, "half a li").await;
-        say_to_one_who_hears(&mut alice, "bob", "above 日本").await;
+        say_to_live_session(&mut alice, "bob", "above 日本").await;
         let screen = terminal.shows("above 日本", "half a li").await;
         let (_, message) = screen.rsplit_once("knock").expect("before");
         assert!(message.contains(from), "{message:?}");
         let redrawn = message.rsplit_once("above 日本").expect("shown").1;
         assert!(redrawn.contains(prompt), "{redrawn:?}");
-        // The line that was typed is the line that is sent.
+        // The redrawn line is the line that is sent.
         terminal.types("\u{15}quit\u{15}");
         terminal.types(if args[0] == "chat" { "q\r" } else { "quit\r" });
         assert_eq!(ended(terminal.child).await, Some(0));
@@ -429,20 +429,20 @@ async fn a_chat_that_is_stopped_while_typing_restores_the_terminal() {
     }
 }
 
-/// A way to the server that is cut off whenever the number changes.
-async fn cut_when_told(server: &TestServer, cuts: watch::Receiver<u32>) -> String {
+/// A proxy to the server that closes its connections whenever the number changes.
+async fn proxy_with_cuts(server: &TestServer, cuts: watch::Receiver<u32>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let server = server.address;
     tokio::spawn(async move {
         loop {
-            let (mut near, _) = listener.accept().await.expect("a connection");
+            let (mut client, _) = listener.accept().await.expect("a connection");
             let mut cuts = cuts.clone();
             cuts.mark_unchanged();
             tokio::spawn(async move {
-                let mut far = TcpStream::connect(server).await.expect("the server");
+                let mut upstream = TcpStream::connect(server).await.expect("the server");
                 tokio::select! {
-                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    _ = tokio::io::copy_bidirectional(&mut client, &mut upstream) => {}
                     _ = cuts.changed() => {}
                 }
             });
@@ -452,21 +452,21 @@ async fn cut_when_told(server: &TestServer, cuts: watch::Receiver<u32>) -> Strin
 }
 
 #[tokio::test]
-async fn a_chat_goes_on_when_its_connection_is_lost_and_shows_each_message_once() {
+async fn a_chat_reconnects_and_prints_each_message_once() {
     let server = TestServer::start().await;
     let (cut, cuts) = watch::channel(0);
-    let address = cut_when_told(&server, cuts).await;
+    let address = proxy_with_cuts(&server, cuts).await;
     let chat = Talker::for_user(&address, "bob").starts(&["chat", "alice"]);
     let mut alice = server.log_in("alice").await;
-    wait_for_message(&mut alice, "bob").await;
-    say_to_one_who_hears(&mut alice, "bob", "one").await;
+    wait_until_live(&mut alice, "bob").await;
+    say_to_live_session(&mut alice, "bob", "one").await;
     chat.prints("one").await;
     cut.send(1).expect("someone waits for it");
-    chat.says("connection lost").await;
+    chat.prints_error("connection lost").await;
     say(&mut alice, "bob", "two").await;
-    chat.says("connected again").await;
-    wait_for_message(&mut alice, "bob").await;
-    say_to_one_who_hears(&mut alice, "bob", "three").await;
+    chat.prints_error("connected again").await;
+    wait_until_live(&mut alice, "bob").await;
+    say_to_live_session(&mut alice, "bob", "three").await;
     chat.prints("three").await;
     let (code, seen) = chat.ends().await;
     let seen: Vec<_> = seen
@@ -480,10 +480,10 @@ async fn a_chat_goes_on_when_its_connection_is_lost_and_shows_each_message_once(
 }
 
 #[tokio::test]
-async fn a_live_session_hears_every_message_once_however_often_it_is_cut_off() {
+async fn a_live_session_receives_every_message_once_over_breaking_connections() {
     let server = TestServer::start().await;
     let (cut, cuts) = watch::channel(0);
-    let address = cut_when_told(&server, cuts).await;
+    let address = proxy_with_cuts(&server, cuts).await;
     let connect = move |position| {
         let url = format!("haul+plain://{address}").parse();
         let (since, epoch) = EventPosition::fields(position);
@@ -510,10 +510,10 @@ async fn a_live_session_hears_every_message_once_however_often_it_is_cut_off() {
     let first = connect(None).await.expect("connected");
     let mut live = EventSubscription::new(Session::with_events(first, policy, connect));
     let mut alice = server.log_in("alice").await;
-    // From here on it knows what it has heard.
+    // From here on the session has a position.
     say(&mut alice, "bob", "begin").await;
-    live.next().await.expect("heard");
-    let saying = async {
+    live.next().await.expect("received");
+    let sending = async {
         for number in 0..300_u32 {
             say(&mut alice, "bob", &number.to_string()).await;
             if number % 20 == 19 {
@@ -522,26 +522,28 @@ async fn a_live_session_hears_every_message_once_however_often_it_is_cut_off() {
         }
         say(&mut alice, "bob", "end").await;
     };
-    let hearing = async {
-        let mut heard = Vec::new();
+    let receiving = async {
+        let mut received = Vec::new();
         loop {
-            let Event::Message(message) = live.next().await.expect("heard") else {
+            let Event::Message(message) = live.next().await.expect("received") else {
                 panic!("a message was to come");
             };
             if message.text == "end" {
-                return heard;
+                return received;
             }
-            heard.push(message.text);
+            received.push(message.text);
         }
     };
-    let ((), heard) = tokio::join!(saying, hearing);
+    let ((), received) = tokio::join!(sending, receiving);
     let expected: Vec<_> = (0..300).map(|number| number.to_string()).collect();
-    assert_eq!(heard, expected);
+    assert_eq!(received, expected);
 }
 
-/// A server that takes every login, and answers what else it is asked as `answer` says: each is
-/// a frame, of which the one that is no event gets the id of the request. Hangs up behind a goodbye.
-async fn scripted(answer: impl Fn(usize, &Value) -> Vec<Value> + Send + 'static) -> String {
+/// A server that accepts every login and answers other requests with the frames of `answer`. The
+/// reply among them gets the id of the request. Closes the connection after a goodbye.
+async fn start_scripted_server(
+    answer: impl Fn(usize, &Value) -> Vec<Value> + Send + 'static,
+) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let login = json!({"ok": {"user": "bob", "home": "/", "server": "s", "session": "1"}});
@@ -574,17 +576,17 @@ async fn scripted(answer: impl Fn(usize, &Value) -> Vec<Value> + Send + 'static)
     address.to_string()
 }
 
-fn changed(seq: u64, rest: &Value) -> Value {
+fn changed(seq: u64, fields: &Value) -> Value {
     let mut event = json!({"event": "changed", "seq": seq, "by": "alice"});
-    for (field, value) in rest.as_object().expect("fields") {
+    for (field, value) in fields.as_object().expect("fields") {
         event[field] = value.clone();
     }
     event
 }
 
 #[tokio::test]
-async fn watch_prints_changes_as_they_come_and_goes_on_after_a_loss() {
-    let address = scripted(|connection, request| {
+async fn watch_prints_changes_and_reconnects() {
+    let address = start_scripted_server(|connection, request| {
         let since = request["since"].as_u64();
         let watching = json!({"ok": {"watch": 1, "seq": 5}});
         match (connection % 2, request["cmd"].as_str()) {
@@ -623,14 +625,14 @@ async fn watch_prints_changes_as_they_come_and_goes_on_after_a_loss() {
          made /since Some(7) by alice\n\
          overflow /team: the server could not report all changes; read the directory again\n"
     );
-    watch.says("connected again").await;
+    watch.prints_error("connected again").await;
     kill_process(Pid::from_child(&watch.child), Signal::INT).expect("it runs");
     assert_eq!(watch.ends().await.0, Some(130));
 }
 
 #[tokio::test]
-async fn watch_prints_one_object_per_line_until_its_reader_is_gone() {
-    let address = scripted(|_, request| match request["cmd"].as_str() {
+async fn watch_prints_one_object_per_line_until_its_output_is_closed() {
+    let address = start_scripted_server(|_, request| match request["cmd"].as_str() {
         Some("watch") => vec![
             json!({"ok": {"watch": 1, "seq": 5}}),
             changed(6, &json!({"path": "/a", "kind": "written"})),
@@ -654,9 +656,9 @@ async fn watch_prints_one_object_per_line_until_its_reader_is_gone() {
     let mut unread = bob.command(&["--json", "watch", "/"]);
     let mut child = unread.stdout(writer).spawn().expect("started");
     let _watchdog = Watchdog::of_process(&child);
-    let said = collect_output(child.stderr.take().expect("piped"));
+    let reply = collect_output(child.stderr.take().expect("piped"));
     assert_eq!(ended(child).await, Some(0));
-    assert_eq!(*said.lock().expect("no panic"), "");
+    assert_eq!(*reply.lock().expect("no panic"), "");
 }
 
 #[tokio::test]
@@ -682,12 +684,12 @@ async fn in_a_chat_an_offer_is_accepted_by_its_number() {
 }
 
 #[tokio::test]
-async fn offers_are_listed_and_the_only_one_needs_no_name() {
+async fn accept_without_a_name_takes_the_only_offer_or_lists_them() {
     let offer = |number: usize| {
         json!({"seq": number, "from": "alice", "path": format!("re\u{7}port {number}"), "size": 2048,
             "offer": number.to_string(), "expires": "2026-03-01T12:00:00Z"})
     };
-    let address = scripted(move |connection, request| {
+    let address = start_scripted_server(move |connection, request| {
         let offers: Vec<_> = (7..7 + connection).map(offer).collect();
         match request["cmd"].as_str() {
             Some("offers") => vec![json!({"ok": {"offers": offers}})],
@@ -720,35 +722,41 @@ async fn offers_are_listed_and_the_only_one_needs_no_name() {
 }
 
 #[tokio::test]
-async fn watch_follows_a_directory_over_a_lost_connection_and_leaves_messages_alone() {
+async fn watch_reconnects_and_consumes_no_messages() {
     let server = TestServer::start().await;
     let (cut, cuts) = watch::channel(0);
-    let address = cut_when_told(&server, cuts).await;
+    let address = proxy_with_cuts(&server, cuts).await;
     let bob = Talker::for_user(&address, "bob");
-    let mut other = server.log_in("bob").await;
-    other.ok(json!({"cmd": "mkdir", "path": "/team"})).await;
+    let mut bob_session = server.log_in("bob").await;
+    bob_session
+        .ok(json!({"cmd": "mkdir", "path": "/team"}))
+        .await;
     let mut alice = server.log_in("alice").await;
     let watching = bob.starts(&["watch", "/team"]);
-    // From when on it hears is not known: directories are made until it tells of one.
+    // The start of the watch is unknown, so directories are made until it reports one.
     soon("a watch", async || {
-        other
+        bob_session
             .ok(json!({"cmd": "mkdir", "path": "/team/first"}))
             .await;
-        let heard = watching.seen.lock().expect("no panic").contains("first");
-        other.ok(json!({"cmd": "rm", "path": "/team/first"})).await;
-        heard.then_some(())
+        let is_reported = watching.stdout.lock().expect("no panic").contains("first");
+        bob_session
+            .ok(json!({"cmd": "rm", "path": "/team/first"}))
+            .await;
+        is_reported.then_some(())
     })
     .await;
-    other.put("/team/one", b"1").await;
+    bob_session.put("/team/one", b"1").await;
     watching.prints("/team/one").await;
     cut.send(1).expect("someone waits for it");
-    watching.says("connection lost").await;
-    other
+    watching.prints_error("connection lost").await;
+    bob_session
         .ok(json!({"cmd": "mv", "from": "/team/one", "to": "/team/two"}))
         .await;
     say(&mut alice, "bob", "not for a watch").await;
-    watching.says("connected again").await;
-    other.ok(json!({"cmd": "rm", "path": "/team/two"})).await;
+    watching.prints_error("connected again").await;
+    bob_session
+        .ok(json!({"cmd": "rm", "path": "/team/two"}))
+        .await;
     let seen = watching.prints("removed /team/two").await;
     let (_, after) = seen.split_once("written").expect("the file");
     assert_eq!(

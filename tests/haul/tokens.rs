@@ -37,7 +37,7 @@ async fn a_token_is_made_listed_used_and_revoked() {
     let listed = alice.ok(json!({"cmd": "tokens"})).await;
     assert_eq!(listed["tokens"][0].get("current"), None);
 
-    // The session that it opened may revoke it, and ends with it.
+    // A session may revoke its own token, and ends with it.
     let remove = json!({"cmd": "token_remove", "number": number});
     assert_eq!(program.ok(remove.clone()).await, json!({}));
     assert_eq!(program.event().await["reason"], "account_closed");
@@ -48,7 +48,7 @@ async fn a_token_is_made_listed_used_and_revoked() {
 }
 
 #[tokio::test]
-async fn a_session_that_a_token_opened_makes_no_token() {
+async fn a_session_by_token_cannot_make_a_token() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let made = alice.ok(json!({"cmd": "token_add"})).await;
@@ -75,7 +75,7 @@ async fn a_change_of_the_password_leaves_tokens_valid() {
 }
 
 #[tokio::test]
-async fn nobody_sees_makes_or_revokes_the_tokens_of_another_user_without_the_admin_right() {
+async fn only_an_admin_lists_makes_or_revokes_tokens_of_other_users() {
     let server = TestServer::start().await;
     let mut bob = server.log_in("bob").await;
     let made = bob.ok(json!({"cmd": "token_add"})).await;
@@ -94,7 +94,7 @@ async fn nobody_sees_makes_or_revokes_the_tokens_of_another_user_without_the_adm
 }
 
 #[tokio::test]
-async fn an_expiry_and_a_label_that_cannot_be_are_refused_by_their_fields() {
+async fn an_invalid_expiry_and_an_invalid_label_are_refused_with_their_fields() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     for (request, field) in [

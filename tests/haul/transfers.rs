@@ -1,4 +1,4 @@
-//! RELIABILITY, Transfers: what arrives is whole, and what does not arrive harms nothing.
+//! RELIABILITY, Transfers: a stored file is complete, and an incomplete upload changes nothing.
 
 use haul::protocol::{Algorithm, Digest};
 use haul::storage::SpaceLimits;
@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::harness::{RawClient, Received, TestServer, control, data};
 
-/// Bytes that differ from place to place.
+/// Bytes that depend on their position.
 fn content(length: usize) -> Vec<u8> {
     let places = (0_u32..).map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()[0]);
     places.take(length).collect()
@@ -27,7 +27,7 @@ async fn begin_put(client: &mut RawClient, id: u32, request: Value) {
 }
 
 #[tokio::test]
-async fn a_file_comes_back_as_it_was_put_with_its_digest() {
+async fn a_file_is_returned_as_it_was_put_with_its_digest() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     for length in [0, 1, 131_071, 131_072, 131_073, 3_000_000] {
@@ -50,7 +50,7 @@ async fn a_file_comes_back_as_it_was_put_with_its_digest() {
 }
 
 #[tokio::test]
-async fn a_get_begins_with_what_will_come() {
+async fn the_begin_frame_of_a_get_describes_the_download() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     client.put("a.bin", &content(1000)).await;
@@ -70,7 +70,7 @@ async fn a_get_begins_with_what_will_come() {
 }
 
 #[tokio::test]
-async fn a_part_is_sent_from_an_offset_and_the_digest_is_of_the_whole_file() {
+async fn a_get_with_an_offset_has_the_digest_of_the_complete_file() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     let bytes = content(500_000);
@@ -85,7 +85,7 @@ async fn a_part_is_sent_from_an_offset_and_the_digest_is_of_the_whole_file() {
 }
 
 #[tokio::test]
-async fn with_a_length_the_digest_is_of_the_bytes_sent_and_none_leaves_it_out() {
+async fn a_get_with_a_length_has_the_digest_of_the_sent_bytes_or_none_on_request() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     let bytes = content(1000);
@@ -106,7 +106,7 @@ async fn with_a_length_the_digest_is_of_the_bytes_sent_and_none_leaves_it_out() 
 }
 
 #[tokio::test]
-async fn a_range_past_the_end_is_refused_with_the_right_offset() {
+async fn a_range_past_the_end_is_refused_with_the_size_of_the_file() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     client.put("a.bin", &content(1000)).await;
@@ -136,7 +136,7 @@ async fn a_get_of_another_version_is_refused_as_changed() {
 }
 
 #[tokio::test]
-async fn a_wrong_digest_is_refused_and_the_old_file_stays() {
+async fn a_wrong_digest_is_refused_and_the_old_file_remains() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     client.put("a", b"old").await;
@@ -164,7 +164,7 @@ async fn a_wrong_digest_is_refused_and_the_old_file_stays() {
 }
 
 #[tokio::test]
-async fn a_right_digest_of_any_algorithm_is_accepted_and_answered() {
+async fn a_correct_digest_of_any_algorithm_is_accepted_and_returned() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     for algorithm in Algorithm::ALL {
@@ -244,7 +244,7 @@ async fn an_empty_data_frame_ends_a_put_of_unknown_size() {
 }
 
 #[tokio::test]
-async fn a_peer_that_dies_in_the_middle_of_a_put_leaves_the_old_file_and_what_came_is_charged() {
+async fn a_put_on_a_lost_connection_leaves_the_old_file_and_its_bytes_are_charged() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     client.put("a", b"old").await;
@@ -271,7 +271,7 @@ async fn a_peer_that_dies_in_the_middle_of_a_put_leaves_the_old_file_and_what_ca
 }
 
 #[tokio::test]
-async fn until_a_put_is_committed_readers_see_the_old_file_and_no_half() {
+async fn readers_see_the_old_file_until_a_put_is_committed() {
     let server = TestServer::start().await;
     let mut writer = server.log_in("alice").await;
     let mut reader = server.log_in("alice").await;
@@ -300,7 +300,7 @@ async fn until_a_put_is_committed_readers_see_the_old_file_and_no_half() {
 }
 
 #[tokio::test]
-async fn a_refused_put_throws_its_data_away_and_the_session_goes_on() {
+async fn the_data_of_a_refused_put_is_discarded_and_the_session_continues() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     client.ok(json!({"cmd": "mkdir", "path": "d"})).await;
@@ -338,7 +338,7 @@ async fn a_refused_put_throws_its_data_away_and_the_session_goes_on() {
 }
 
 #[tokio::test]
-async fn an_end_for_no_put_is_a_bad_request() {
+async fn an_end_without_a_put_is_a_bad_request() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     client
@@ -346,7 +346,8 @@ async fn an_end_for_no_put_is_a_bad_request() {
         .await;
 }
 
-/// Sends a put of `content` with a malformed `end`: it has one final reply and leaves no file.
+/// Sends a put of `content` with a malformed `end`, which must have one final reply and leave no
+/// file.
 async fn malformed_end_is_refused_once(server: &TestServer, content: &[u8], size: Value) {
     let mut client = server.log_in("alice").await;
     let mut put = json!({"id": 7, "cmd": "put", "path": "a"});
@@ -413,7 +414,7 @@ async fn late_data_of_one_of_many_refused_puts_is_discarded() {
 }
 
 #[tokio::test]
-async fn a_second_put_on_the_stream_of_an_open_one_closes_the_connection_and_mixes_nothing() {
+async fn a_second_put_on_the_stream_of_an_open_one_closes_the_connection() {
     let server = TestServer::start().await;
     for second in [
         json!({"id": 7, "cmd": "put", "path": "b"}),
@@ -428,7 +429,7 @@ async fn a_second_put_on_the_stream_of_an_open_one_closes_the_connection_and_mix
 }
 
 #[tokio::test]
-async fn bit_rot_is_also_seen_by_who_asks_for_another_digest() {
+async fn bit_rot_is_detected_even_if_another_digest_is_requested() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     client.put("a", &content(300_000)).await;
@@ -444,7 +445,7 @@ async fn bit_rot_is_also_seen_by_who_asks_for_another_digest() {
 }
 
 #[tokio::test]
-async fn a_client_that_only_stops_sending_still_gets_what_it_asked_for() {
+async fn a_client_that_closes_its_sending_half_gets_its_replies() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     client.put("a", &content(3 << 20)).await;
@@ -466,7 +467,7 @@ async fn a_client_that_only_stops_sending_still_gets_what_it_asked_for() {
 }
 
 #[tokio::test]
-async fn an_id_in_use_by_a_get_cannot_begin_a_put_and_the_session_lives() {
+async fn a_put_with_the_id_of_a_running_get_is_refused() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     let size = 64 << 20;
@@ -556,7 +557,7 @@ async fn cancel_ends_a_get_midway() {
 }
 
 #[tokio::test]
-async fn several_transfers_run_side_by_side_in_one_session() {
+async fn several_transfers_of_a_session_run_concurrently() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     for id in 1..=10_u8 {
@@ -619,7 +620,7 @@ async fn a_small_reply_overtakes_a_large_file() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_replaced_or_removed_during_a_get_arrives_whole_as_it_was() {
+async fn a_get_of_a_file_that_is_replaced_or_removed_sends_the_old_content() {
     let server = TestServer::start().await;
     let mut reader = server.log_in("alice").await;
     let mut writer = server.log_in("alice").await;
@@ -653,7 +654,7 @@ async fn a_file_that_is_replaced_or_removed_during_a_get_arrives_whole_as_it_was
 }
 
 #[tokio::test]
-async fn a_file_that_is_truncated_during_a_get_ends_it_with_an_error_and_the_session_lives() {
+async fn a_get_of_a_file_that_is_truncated_fails_and_the_session_continues() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     let path = server.home("alice").join("a");
@@ -679,7 +680,7 @@ async fn a_file_that_is_truncated_during_a_get_ends_it_with_an_error_and_the_ses
     client.ok(json!({"cmd": "pwd"})).await;
 }
 
-/// Turns one bit over, as if nothing had happened.
+/// Flips one bit, and keeps the modification time.
 pub(crate) fn rot(path: &std::path::Path) {
     let times = std::fs::metadata(path).and_then(|meta| meta.modified());
     let mut bytes = std::fs::read(path).expect("there");
@@ -694,7 +695,7 @@ pub(crate) fn rot(path: &std::path::Path) {
 }
 
 #[tokio::test]
-async fn bit_rot_is_an_error_and_never_silent() {
+async fn bit_rot_is_reported_as_an_error() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     client.put("a", &content(300_000)).await;
@@ -704,7 +705,7 @@ async fn bit_rot_is_an_error_and_never_silent() {
 }
 
 #[tokio::test]
-async fn if_exists_says_what_a_put_does_to_a_file_that_is_there() {
+async fn if_exists_decides_what_a_put_does_with_an_existing_file() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     client.put("a.txt", b"old").await;
@@ -737,7 +738,7 @@ async fn if_exists_says_what_a_put_does_to_a_file_that_is_there() {
 }
 
 #[tokio::test]
-async fn a_put_makes_parents_and_keeps_the_modification_time_where_asked() {
+async fn a_put_creates_parents_and_sets_the_modification_time_on_request() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     let put = json!({"id": 7, "cmd": "put", "path": "x/y/z", "parents": true, "modified": "2001-02-03T04:05:06.789Z"});
@@ -749,7 +750,7 @@ async fn a_put_makes_parents_and_keeps_the_modification_time_where_asked() {
 }
 
 #[tokio::test]
-async fn of_two_puts_to_the_same_path_the_last_to_commit_wins_whole() {
+async fn of_two_puts_to_the_same_path_the_last_commit_wins() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     begin_put(&mut client, 1, json!({"id": 1, "cmd": "put", "path": "a"})).await;
@@ -767,7 +768,7 @@ async fn of_two_puts_to_the_same_path_the_last_to_commit_wins_whole() {
 }
 
 #[tokio::test]
-async fn a_put_within_the_quota_exactly_succeeds_and_one_byte_more_is_refused_with_the_figures() {
+async fn a_put_that_fills_the_quota_succeeds_and_one_byte_more_is_refused_with_the_figures() {
     let server = TestServer::start().await;
     let limits = SpaceLimits {
         bytes: Some(1000),
@@ -794,7 +795,7 @@ async fn a_put_within_the_quota_exactly_succeeds_and_one_byte_more_is_refused_wi
 }
 
 #[tokio::test]
-async fn eight_sessions_that_race_for_a_quota_never_pass_it() {
+async fn eight_racing_sessions_never_exceed_the_quota() {
     let server = TestServer::start().await;
     let limits = SpaceLimits {
         bytes: Some(1_000_000),
@@ -807,7 +808,7 @@ async fn eight_sessions_that_race_for_a_quota_never_pass_it() {
         racers.push(tokio::spawn(async move {
             let mut stored = 0_u64;
             for round in 0..10 {
-                // Half of them do not say their size beforehand.
+                // Half of them do not declare their size.
                 let name = format!("{racer}-{round}");
                 let put = if racer % 2 == 0 {
                     json!({"id": 7, "cmd": "put", "path": name, "size": 30_000})
@@ -834,7 +835,7 @@ async fn eight_sessions_that_race_for_a_quota_never_pass_it() {
 }
 
 #[tokio::test]
-async fn a_put_that_was_never_ended_is_dropped_when_the_client_quits() {
+async fn a_put_without_an_end_is_discarded_when_the_client_quits() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     begin_put(&mut client, 7, json!({"id": 7, "cmd": "put", "path": "a"})).await;
@@ -846,7 +847,7 @@ async fn a_put_that_was_never_ended_is_dropped_when_the_client_quits() {
 }
 
 #[tokio::test]
-async fn quit_waits_for_the_gets_that_were_asked_before() {
+async fn quit_waits_for_earlier_gets() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     client.put("a", &content(2 << 20)).await;
@@ -868,7 +869,7 @@ async fn quit_waits_for_the_gets_that_were_asked_before() {
 }
 
 #[tokio::test]
-async fn a_transfer_far_larger_than_the_server_may_hold_passes_through() {
+async fn a_transfer_may_be_far_larger_than_the_memory_budget() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     client

@@ -1,4 +1,4 @@
-//! Trees and several files with `put` and `get`: where they go, what is skipped, and what is sent again.
+//! `put` and `get` of trees and of several files: targets, skipped files and repeated transfers.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -82,7 +82,7 @@ async fn files_that_exist_are_skipped_and_counted() {
     assert!(stderr.contains(", 1 existed already"), "{stderr}");
     assert_eq!(person.read("d/old"), "changed");
     assert_eq!(person.read("d/new"), "2");
-    // A name alone does not make a file of a directory.
+    // A directory with the name of a file is not skipped.
     person.write("d/taken/file", "3");
     person.write("other", "4");
     person.types(&["put", "other", ":d/taken"], 0).await;
@@ -125,7 +125,7 @@ async fn a_killed_put_that_skips_existing_files_is_resumed_by_the_next() {
 }
 
 #[tokio::test]
-async fn links_out_of_a_tree_are_followed_only_if_that_is_wanted() {
+async fn links_out_of_a_tree_are_followed_only_on_request() {
     let server = TestServer::start().await;
     let person = Person::connected(&server).await;
     person.write("d/a", "A");
@@ -196,7 +196,7 @@ async fn a_put_whose_last_path_is_a_local_one_is_refused_before_anything_is_sent
     assert_eq!(person.types(&["ls"], 0).await.0, "");
     person.types(&["put", "a.jpg", ":b.jpg"], 0).await;
     assert_eq!(person.types(&["get", "b.jpg", "-"], 0).await.0, "a.jpg");
-    // The name of what comes from a pipe can be meant in one way only.
+    // Data from a pipe needs a remote name, so the path is not ambiguous.
     let (output, _) = person.type_with(&["-", "c.jpg"], "put", "piped").await;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     person.types(&["put", ":a.jpg"], 2).await;
@@ -205,7 +205,7 @@ async fn a_put_whose_last_path_is_a_local_one_is_refused_before_anything_is_sent
 }
 
 #[tokio::test]
-async fn to_names_the_directory_for_any_number_of_paths() {
+async fn the_option_to_names_the_directory_for_any_number_of_paths() {
     let server = TestServer::start().await;
     let person = Person::connected(&server).await;
     for name in ["a", "b", "d/c"] {
@@ -231,7 +231,7 @@ async fn to_names_the_directory_for_any_number_of_paths() {
 }
 
 #[tokio::test]
-async fn a_get_that_could_mean_one_more_file_replaces_no_local_one() {
+async fn an_ambiguous_get_replaces_no_local_file() {
     let server = TestServer::start().await;
     let person = Person::connected(&server).await;
     person.write("a", "A");
@@ -252,7 +252,7 @@ async fn a_get_that_could_mean_one_more_file_replaces_no_local_one() {
         .types(&["get", "a", "b", "--if-exists", "replace"], 0)
         .await;
     assert_eq!(person.read("b"), "A");
-    // What is on the server no more cannot be meant.
+    // A path that does not exist on the server is not ambiguous.
     person.types(&["rm", "b"], 0).await;
     person.write("b", "local");
     person.types(&["get", "a", "b"], 0).await;
@@ -288,7 +288,7 @@ async fn an_existing_file_is_replaced_kept_or_merged_as_requested() {
 }
 
 #[tokio::test]
-async fn a_repeated_transfer_of_a_tree_moves_only_what_has_changed() {
+async fn a_repeated_transfer_of_a_tree_transfers_the_changed_files_only() {
     let server = TestServer::start().await;
     let person = Person::connected(&server).await;
     let names = ["same", "content", "mode", "time", "size"];
@@ -296,7 +296,7 @@ async fn a_repeated_transfer_of_a_tree_moves_only_what_has_changed() {
         person.write(&format!("d/{name}"), "first");
     }
     person.types(&["put", "d"], 0).await;
-    // Everything that a listing tells is as before, but for the digest.
+    // The listing is as before, except for the digest.
     let modified = |name: &str| {
         let metadata = fs::metadata(person.path(name)).expect("there");
         metadata.modified().expect("a time")
@@ -334,7 +334,7 @@ async fn a_repeated_transfer_of_a_tree_moves_only_what_has_changed() {
     assert!(stderr.contains("2 files, 10 B in"), "{stderr}");
     assert!(stderr.contains(", 3 unchanged"), "{stderr}");
     assert_eq!(person.read("d/content"), "other");
-    // A file that is named is moved in any case.
+    // A file that is named itself is always transferred.
     let (_, stderr) = person.types(&["get", "d/same", "./d/same"], 0).await;
     assert!(stderr.contains("1 file, 5 B in"), "{stderr}");
 }

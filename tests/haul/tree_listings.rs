@@ -1,4 +1,4 @@
-//! `cat`, `du`, `find`, `tree` and `ls` with whole trees, as people type them.
+//! The commands `cat`, `du`, `find`, `tree` and `ls` on trees.
 
 use std::fs;
 
@@ -32,7 +32,7 @@ async fn cat_prints_files_one_after_the_other() {
     assert!(stderr.contains("none"), "{stderr}");
     let (printed, _) = person.types(&["cat", "d/*.txt"], 0).await;
     assert_eq!(printed.len(), 10);
-    // A digest that was kept with other content.
+    // A stored digest that does not match the content.
     person.write("f", "right");
     person.types(&["put", "f"], 0).await;
     let stored = server.home("alice").join("f");
@@ -69,7 +69,7 @@ async fn du_sums_up_directories_and_tree_shows_them() {
 }
 
 #[tokio::test]
-async fn find_prints_what_meets_all_conditions() {
+async fn find_prints_the_entries_that_meet_all_conditions() {
     let server = TestServer::start().await;
     let person = with_tree(&server).await;
     for (args, expected) in [

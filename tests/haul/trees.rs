@@ -1,4 +1,4 @@
-//! Recursive listings over the wire: lines of a tree, as far as the client wants them.
+//! Recursive listings over the wire.
 
 use haul::client::Session;
 use haul::protocol::{ErrorCode, FileMode, SetStat};
@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use crate::client::log_in;
 use crate::harness::{RawClient, Received, TestServer};
 
-/// Lines for these files take up 16 MiB.
+/// The lines for these files have 16 MiB.
 const FILES: usize = 10_000;
 
-/// A recursive listing: its `begin`, its lines and its reply.
+/// Requests a recursive listing; returns its `begin`, its lines and its final reply.
 async fn tree(client: &mut RawClient, request: Value) -> (Value, Vec<Value>, Value) {
     client.send(request).await;
     let begin = client.reply().await;
@@ -40,7 +40,7 @@ fn names(lines: &[Value]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_tree_is_listed_in_one_reply_and_goes_on_from_a_cursor() {
+async fn a_tree_is_listed_in_one_reply_and_continued_from_a_cursor() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     let hello = client.ok(json!({"cmd": "hello"})).await;
@@ -104,11 +104,11 @@ async fn a_tree_that_cannot_be_listed_is_refused_without_a_line() {
 }
 
 #[tokio::test]
-async fn a_listing_whose_lines_are_not_read_can_be_cancelled_and_delays_nobody() {
+async fn an_unread_listing_can_be_cancelled_and_delays_no_other_session() {
     let server = TestServer::start().await;
     let home = server.home("alice");
     let mut client = server.log_in("alice").await;
-    // The lines are more than the queues and buffers between the two ends hold.
+    // The lines exceed the queues and buffers between server and client.
     let directory = ["x".repeat(250).as_str(); 6].join("/");
     std::fs::create_dir_all(home.join(&directory)).expect("made");
     for number in 0..FILES {

@@ -8,7 +8,8 @@ use tokio::net::TcpSocket;
 
 use crate::harness::{PASSWORD, RawClient, Received, TestServer, soon};
 
-/// A server with the folder `team`, in which alice and bob may do what is given, and their sessions.
+/// A server with the folder `team`, in which alice and bob have the given rights, and their
+/// sessions.
 async fn with_team(alice: &str, bob: &str) -> (TestServer, RawClient, RawClient) {
     let server = TestServer::start().await;
     let team = "team".parse().expect("a name");
@@ -31,7 +32,7 @@ async fn grant(server: &TestServer, user: &str, rights: &str) {
     granted.expect("granted");
 }
 
-/// Watches a path; the number of the watch and the place from which on it hears.
+/// Watches a path; returns the number of the watch and the `seq` after which it reports changes.
 async fn watch(client: &mut RawClient, path: &str) -> (u64, u64) {
     let begun = client.ok(json!({"cmd": "watch", "path": path})).await;
     let number = |field: &str| begun[field].as_u64().expect("a number");
@@ -62,7 +63,7 @@ async fn rm(client: &mut RawClient, path: &str) {
     client.ok(request).await;
 }
 
-/// An event in short: what, where, from where, by whom.
+/// A short form of an event: kind, path, old path and user.
 fn format_event(event: &Value) -> String {
     assert_eq!(event["event"], "changed", "{event}");
     let text = |field: &str| event[field].as_str().unwrap_or_default();
@@ -74,7 +75,7 @@ fn format_event(event: &Value) -> String {
     format!("{} {}{from}{by}", text("kind"), text("path"))
 }
 
-/// The events before the one that begins with `start`.
+/// The events before the one whose short form begins with `last`.
 async fn events_until(client: &mut RawClient, last: &str) -> Vec<Value> {
     let mut events: Vec<Value> = Vec::new();
     loop {
@@ -95,17 +96,17 @@ async fn until(client: &mut RawClient, last: &str) -> Vec<String> {
         .collect()
 }
 
-/// All that the client hears up to now, which it must be able to hear in its home.
+/// All events up to now, for a session that watches its home.
 async fn events(client: &mut RawClient) -> Vec<String> {
     mkdir(client, "/marker").await;
     rm(client, "/marker").await;
-    let heard = until(client, "made /marker").await;
+    let lines = until(client, "made /marker").await;
     assert!(until(client, "removed /marker").await.is_empty());
-    heard
+    lines
 }
 
 #[tokio::test]
-async fn every_way_to_change_files_is_heard_with_who_did_it() {
+async fn every_command_that_changes_files_is_reported_with_its_user() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     watch(&mut alice, "/").await;
@@ -148,7 +149,7 @@ async fn every_way_to_change_files_is_heard_with_who_did_it() {
 }
 
 #[tokio::test]
-async fn a_change_is_told_as_the_protocol_shows_it() {
+async fn a_change_event_is_as_the_protocol_document_shows_it() {
     let (_server, mut alice, mut bob) = with_team("rw", "rw").await;
     let (_, seq) = watch(&mut alice, "/team").await;
     put(&mut bob, "/team/a.csv").await;
@@ -164,7 +165,7 @@ async fn a_change_is_told_as_the_protocol_shows_it() {
 }
 
 #[tokio::test]
-async fn changes_by_others_in_a_shared_folder_reach_those_who_watch_it() {
+async fn changes_in_a_shared_folder_are_reported_to_watching_members() {
     let (_server, mut alice, mut bob) = with_team("rw", "rw").await;
     mkdir(&mut alice, "/team/sub").await;
     watch(&mut alice, "/").await;
@@ -184,12 +185,12 @@ async fn changes_by_others_in_a_shared_folder_reach_those_who_watch_it() {
     ];
     assert_eq!(events(&mut alice).await, lines);
     put(&mut alice, "/team/sub/last").await;
-    let heard = until(&mut bob, "written /team/sub/last").await;
-    assert_eq!(heard, lines[1..], "of itself too, and by its own watch");
+    let own_lines = until(&mut bob, "written /team/sub/last").await;
+    assert_eq!(own_lines, lines[1..], "its own changes too");
 }
 
 #[tokio::test]
-async fn nothing_is_heard_from_where_one_may_not_look() {
+async fn a_watch_reports_nothing_that_its_user_may_not_see() {
     let (_server, mut alice, mut bob) = with_team("rw", "drop").await;
     watch(&mut bob, "/").await;
     put(&mut alice, "/team/a").await;
@@ -214,7 +215,7 @@ async fn nothing_is_heard_from_where_one_may_not_look() {
 }
 
 #[tokio::test]
-async fn a_right_that_is_lost_or_won_while_watching_counts_from_then_on() {
+async fn a_change_of_rights_takes_effect_in_open_watches() {
     let (server, mut alice, mut bob) = with_team("rw", "rw").await;
     watch(&mut bob, "/").await;
     watch(&mut bob, "/team").await;
@@ -231,7 +232,7 @@ async fn a_right_that_is_lost_or_won_while_watching_counts_from_then_on() {
     soon("the right to be gone", is_gone).await;
     put(&mut alice, "/team/b").await;
     mv(&mut alice, "/team/b", "/team/c").await;
-    // Once as it is lost, and again once it is known what the paths lead to now.
+    // Once when the right is lost, and again once the paths are resolved again.
     let mut heard_then = events(&mut bob).await;
     heard_then.sort();
     heard_then.dedup();
@@ -250,7 +251,7 @@ async fn a_right_that_is_lost_or_won_while_watching_counts_from_then_on() {
 }
 
 #[tokio::test]
-async fn a_returning_watcher_gets_the_missed_changes_once_and_in_order() {
+async fn a_resumed_watch_reports_the_missed_changes_once_and_in_order() {
     let (server, mut alice, mut bob) = with_team("rw", "rw").await;
     watch(&mut bob, "/").await;
     put(&mut alice, "/team/first").await;
@@ -266,7 +267,7 @@ async fn a_returning_watcher_gets_the_missed_changes_once_and_in_order() {
     put(&mut alice, "/team/last").await;
     expected.push("written /team/last by alice".into());
     assert_eq!(events(&mut bob).await, expected);
-    // From the place that a watch began at, too.
+    // Also from the `seq` at which a watch began.
     let (_, seq) = watch(&mut alice, "/team").await;
     put(&mut bob, "/team/more").await;
     let mut again = server.log_in("bob").await;
@@ -299,11 +300,11 @@ async fn changes_before_the_start_of_the_server_are_an_overflow() {
 }
 
 #[tokio::test]
-async fn a_watcher_that_reads_too_slowly_gets_an_overflow() {
+async fn a_session_that_reads_too_slowly_gets_an_overflow() {
     let patient = Duration::from_mins(10);
     let server = TestServer::start_with(|config| config.limits.write_timeout = patient).await;
     let mut alice = server.log_in("alice").await;
-    // Long paths, so that few of them are more than is remembered.
+    // Long paths, so that few changes exceed the memory for recent changes.
     let deep = format!("/{}", ["d".repeat(250).as_str(); 14].join("/"));
     let parents = json!({"cmd": "mkdir", "path": deep, "parents": true});
     alice.ok(parents).await;
@@ -326,9 +327,9 @@ async fn a_watcher_that_reads_too_slowly_gets_an_overflow() {
         .iter()
         .filter(|event| event["kind"] == "overflow")
         .collect();
-    assert!(!overflows.is_empty(), "{} were told", events.len());
+    assert!(!overflows.is_empty(), "{} events", events.len());
     assert!(overflows.iter().all(|event| event["path"] == "/"));
-    // The reported changes are complete, except where an overflow says that they are not.
+    // The reported changes are complete, except after an overflow.
     let places: Vec<_> = events
         .iter()
         .map(|event| (event["seq"].as_u64().expect("a number"), event))
@@ -342,15 +343,15 @@ async fn a_watcher_that_reads_too_slowly_gets_an_overflow() {
 }
 
 #[tokio::test]
-async fn changes_and_messages_come_to_a_session_in_the_order_of_their_places() {
+async fn changes_and_messages_are_sent_in_the_order_of_their_seq() {
     let (_server, mut alice, mut bob) = with_team("rw", "rw").await;
     watch(&mut bob, "/team").await;
     let say = json!({"cmd": "say", "to": "bob", "text": "hello"});
-    let hears = async || {
-        let said = alice.ok(say.clone()).await;
-        (said["delivered"] == 1).then_some(())
+    let is_live = async || {
+        let reply = alice.ok(say.clone()).await;
+        (reply["delivered"] == 1).then_some(())
     };
-    soon("bob to hear at once", hears).await;
+    soon("bob to hear at once", is_live).await;
     for number in 0..50 {
         alice.ok(say.clone()).await;
         mkdir(&mut alice, &format!("/team/{number}")).await;
@@ -367,7 +368,7 @@ async fn changes_and_messages_come_to_a_session_in_the_order_of_their_places() {
 }
 
 #[tokio::test]
-async fn a_watch_ends_when_it_is_told_to_and_no_other_with_it() {
+async fn unwatch_ends_its_watch_and_no_other() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     mkdir(&mut alice, "/a").await;
@@ -381,7 +382,7 @@ async fn a_watch_ends_when_it_is_told_to_and_no_other_with_it() {
     put(&mut alice, "/a/x").await;
     put(&mut alice, "/b/x").await;
     assert_eq!(format_event(&alice.event().await), "written /b/x by alice");
-    // Another session's watch is not this one's to end.
+    // A session cannot end a watch of another session.
     let mut other = server.log_in("alice").await;
     let unwatch = json!({"cmd": "unwatch", "watch": second});
     other.fails(unwatch, "not_found").await;
@@ -464,7 +465,7 @@ async fn a_single_file_can_be_watched() {
 }
 
 #[tokio::test]
-async fn the_watches_of_a_session_end_with_it_and_the_account_with_both() {
+async fn watches_end_with_their_session_and_with_the_account() {
     let (server, mut alice, mut bob) = with_team("rw", "rw").await;
     watch(&mut bob, "/team").await;
     let bobs = "bob".parse().expect("a name");
@@ -480,7 +481,7 @@ async fn the_watches_of_a_session_end_with_it_and_the_account_with_both() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_accepted_is_a_change_by_who_accepts_it() {
+async fn an_accepted_offer_is_a_change_by_the_receiver() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let mut bob = server.log_in("bob").await;
@@ -489,11 +490,11 @@ async fn a_file_that_is_accepted_is_a_change_by_who_accepts_it() {
     let offer = alice.ok(send).await["offer"].take();
     bob.ok(json!({"cmd": "watch", "path": "/"})).await;
     bob.ok(json!({"cmd": "accept", "offer": offer})).await;
-    let mut told = bob.event().await;
-    while told["event"] != "changed" {
-        told = bob.event().await;
+    let mut change = bob.event().await;
+    while change["event"] != "changed" {
+        change = bob.event().await;
     }
-    let told = (&told["path"], &told["kind"], &told["by"]);
+    let change = (&change["path"], &change["kind"], &change["by"]);
     let written = (&json!("/plan.txt"), &json!("written"), &json!("bob"));
-    assert_eq!(told, written);
+    assert_eq!(change, written);
 }

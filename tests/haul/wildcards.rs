@@ -1,11 +1,11 @@
-//! Commands with wildcards and with several paths, as people type them.
+//! Commands with wildcards and with several paths.
 
 use serde_json::Value;
 
 use crate::command_line::{Person, run};
 use crate::harness::TestServer;
 
-/// A person with files on the server: `a.txt`, `b.txt`, `c.md`, `a*b`, `[1]` and `d/e.txt`.
+/// A user with files on the server: `a.txt`, `b.txt`, `c.md`, `a*b`, `[1]` and `d/e.txt`.
 async fn person_with_files(server: &TestServer) -> Person {
     let person = Person::connected(server).await;
     for name in ["a.txt", "b.txt", "c.md", "a*b", "[1]", "d/e.txt"] {
@@ -23,7 +23,7 @@ async fn listed(person: &Person, args: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn a_pattern_stands_for_the_names_on_the_server_that_it_matches() {
+async fn a_pattern_expands_to_the_matching_names_on_the_server() {
     let server = TestServer::start().await;
     let person = person_with_files(&server).await;
     for (pattern, names) in [
@@ -65,7 +65,7 @@ async fn in_the_shell_a_quoted_wildcard_is_part_of_the_name() {
 }
 
 #[tokio::test]
-async fn a_command_with_several_paths_goes_on_after_one_that_fails() {
+async fn a_command_with_several_paths_continues_after_a_failure() {
     let server = TestServer::start().await;
     let person = person_with_files(&server).await;
     for (args, lines) in [
@@ -84,7 +84,7 @@ async fn a_command_with_several_paths_goes_on_after_one_that_fails() {
 }
 
 #[tokio::test]
-async fn ls_takes_the_flags_of_other_programs() {
+async fn ls_accepts_the_flags_of_the_unix_ls() {
     let server = TestServer::start().await;
     let person = person_with_files(&server).await;
     let long = listed(&person, &["-lh", "c.md"]).await;
@@ -119,7 +119,7 @@ async fn with_json_an_error_is_an_object_on_standard_error() {
 }
 
 #[tokio::test]
-async fn without_a_command_the_whole_help_is_printed_whatever_the_environment_gives() {
+async fn without_a_command_the_help_is_printed_whatever_the_environment_contains() {
     let person = Person::for_url("haul://nobody@127.0.0.1:1".into());
     for server in [None, Some("haul://nobody@127.0.0.1:1")] {
         let mut command = person.command(&[]);

@@ -11,12 +11,12 @@ use super::expect::{Expect, Then};
 use super::model::ModelNode;
 use super::predict::Predict;
 
-/// The contents that were put, each with the version that the server gave it.
+/// The stored contents, each with the version that the server assigned.
 #[derive(Debug, Default)]
 pub(crate) struct KnownVersions(HashMap<VirtualPath, (Arc<Vec<u8>>, String)>);
 
 impl KnownVersions {
-    /// Notes a put that succeeded.
+    /// Records a successful put.
     pub(crate) fn note(&mut self, then: &Then, ok: &Value) {
         if let (Then::Put(path, content, _), Some(version)) = (then, ok["version"].as_str()) {
             let known = (Arc::clone(content), version.to_owned());
@@ -24,13 +24,13 @@ impl KnownVersions {
         }
     }
 
-    /// The content that was put to `path` last and its version, which the file there may have lost since.
+    /// The content that was last put to `path`, and its version, which may be outdated.
     pub(crate) fn get(&self, path: &VirtualPath) -> Option<(Arc<Vec<u8>>, String)> {
         self.0.get(path).cloned()
     }
 }
 
-/// The range of a base that any two numbers name; `None` of an empty one.
+/// The range of a base for any two numbers; `None` if it is empty.
 pub(crate) fn range_of(base: &[u8], offset: u16, length: u16, most: u64) -> Option<(usize, usize)> {
     let offset = usize::from(offset).checked_rem(base.len())?;
     let most = usize::try_from(most)
@@ -57,7 +57,7 @@ impl Predict<'_> {
         (json!({"cmd": "chunks", "path": text}), expect)
     }
 
-    /// A get of these ranges, each an offset and a length.
+    /// A get of ranges, each an offset and a length.
     pub(crate) fn ranges(
         &self,
         text: &str,

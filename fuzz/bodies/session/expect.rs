@@ -1,4 +1,4 @@
-//! The model's expectations of one request, and the changes that its reply then makes.
+//! The model's expectations of one request, and the effect of its reply on the model.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::deltas::{check_chunks, check_ranges};
 use super::model::{FileModel, ModelNode, Touch};
 
-/// Errors that a session may see although nobody has broken a rule.
+/// Errors that a session may receive although it has broken no rule.
 pub(crate) const ORDINARY: &[ErrorCode] = &[
     ErrorCode::BadRequest,
     ErrorCode::Denied,
@@ -28,38 +28,38 @@ pub(crate) const ORDINARY: &[ErrorCode] = &[
     ErrorCode::Unsupported,
 ];
 
-/// A request that is not answered yet.
+/// An unanswered request.
 #[derive(Debug)]
 pub(crate) struct Expect {
     pub(crate) cmd: &'static str,
-    /// With any of these it has to fail with one of them.
+    /// If there are any, the request must fail with one of them.
     pub(crate) must: Vec<ErrorCode>,
-    /// It may fail with one of these instead of succeeding.
+    /// The request may fail with one of these instead of succeeding.
     pub(crate) may: Vec<ErrorCode>,
     pub(crate) then: Then,
     pub(crate) touches: Vec<Touch>,
-    /// Bytes and entries that it may hold of the quota until it is answered.
+    /// The bytes and entries of the quota that it may hold until it is answered.
     pub(crate) holds: (u64, u64),
     pub(crate) stream: Stream,
 }
 
-/// Where a request with data is.
+/// The state of a request with data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Stream {
     /// It has none.
     None,
-    /// A put or get whose `begin` has not come.
+    /// A put or get whose `begin` has not been received.
     Opening,
-    /// A put that may be sent more.
+    /// A put that accepts data.
     Open,
-    /// A put whose end was sent.
+    /// A put whose `end` was sent.
     Ended,
-    /// A get, with what came of it.
+    /// A get, with the data received.
     Receiving { length: u64, content: Vec<u8> },
 }
 
 impl Stream {
-    /// What came of a get that has begun.
+    /// The received data of a get that has begun.
     fn received(&self) -> &[u8] {
         match self {
             Self::Receiving { content, .. } => content,
@@ -71,11 +71,11 @@ impl Stream {
 /// The meaning of success.
 #[derive(Debug, Clone)]
 pub(crate) enum Then {
-    /// Nothing that the model knows.
+    /// The model does not know the reply.
     Anything,
-    /// `ok` has exactly this.
+    /// `ok` is exactly this.
     Is(Value),
-    /// A complete file with any of the contents that were put.
+    /// A complete file with any of the stored contents.
     GetWhole,
     Cd(VirtualPath),
     List(Vec<(String, ModelNode)>),
@@ -92,15 +92,15 @@ pub(crate) enum Then {
         digest: Option<Algorithm>,
     },
     Put(VirtualPath, Arc<Vec<u8>>, Algorithm),
-    /// The content chunks of this.
+    /// The content chunks of this content.
     Chunks(Arc<Vec<u8>>),
-    /// Parts of a file, each an offset and a length.
+    /// Ranges of a file, each an offset and a length.
     Ranges {
         content: Arc<Vec<u8>>,
         ranges: Vec<(u64, u64)>,
         digest: Option<Algorithm>,
     },
-    /// At most these bytes and entries; exactly these if `exact`.
+    /// At most these bytes and entries, or exactly these if `exact`.
     Df {
         used: (u64, u64),
         exact: bool,
@@ -108,7 +108,7 @@ pub(crate) enum Then {
 }
 
 impl Expect {
-    /// A request that succeeds, whatever that means.
+    /// A request that must succeed.
     pub(crate) fn new(cmd: &'static str, then: Then) -> Self {
         Self {
             cmd,
@@ -121,7 +121,7 @@ impl Expect {
         }
     }
 
-    /// A request that may end in any ordinary way.
+    /// A request that may succeed or fail with an ordinary error.
     pub(crate) fn anything(cmd: &'static str) -> Self {
         Self {
             may: ORDINARY.to_vec(),
@@ -144,19 +144,19 @@ impl Expect {
         self
     }
 
-    /// Whether it is begun and goes on without the client.
+    /// Whether it has begun and continues without the client.
     pub(crate) fn is_running(&self) -> bool {
         self.stream != Stream::Open
     }
 
-    /// Whether it is a put that only an end or a cancel can answer, or a bad frame.
+    /// Whether it is a put that only an `end`, a `cancel` or a bad frame can end.
     pub(crate) fn is_sure_to_be_open(&self) -> bool {
         let unsure = [ErrorCode::Cancelled, ErrorCode::QuotaExceeded];
         let may_fail = self.may.iter().any(|code| unsure.contains(code));
         self.stream == Stream::Open && !may_fail
     }
 
-    /// Takes a `begin`.
+    /// Processes a `begin`.
     pub(crate) fn begin(&mut self, begin: &Value) {
         assert!(
             self.must.is_empty() || self.stream == Stream::Ended,
@@ -203,7 +203,7 @@ impl Expect {
         }
     }
 
-    /// Checks what `ok` holds, and does to the model what was done to the files.
+    /// Checks `ok`, and applies the effect of the request to the model.
     pub(crate) fn succeed(self, ok: &Value, tree: &mut FileModel, cwd: &mut VirtualPath) {
         assert!(self.must.is_empty(), "{ok} for {self:?}");
         let context = format!("{ok} for {self:?}");
@@ -300,7 +300,7 @@ fn check_get(
     });
     assert_eq!(content, &rest[..end], "{ok}");
     assert_eq!(ok["size"], whole.len());
-    // A part that was asked for has a digest of its own.
+    // A requested range has its own digest.
     let digested = if length.is_some() { content } else { whole };
     let expected = digest.map(|algorithm| Digest::compute(algorithm, digested).to_string());
     assert_eq!(
@@ -314,7 +314,7 @@ fn check_digest(digest: &str, content: &[u8]) {
     assert_eq!(digest, Digest::compute(digest.algorithm(), content));
 }
 
-/// An entry of a listing, as the model knows it.
+/// An entry of a listing according to the model.
 fn entry(name: &str, node: &ModelNode) -> Value {
     match node {
         ModelNode::Dir => json!({"name": name, "kind": "dir", "size": 0}),

@@ -1,8 +1,8 @@
-//! A whole session over a pipe, against a model.
+//! A complete session over a pipe, compared with a model.
 //!
-//! A script of a client's doings is made of any bytes and played to a real server. Requests whose
-//! outcome would depend on others that still run wait for those, so that the model knows each
-//! reply; in a racy script nothing waits, and only what holds in any order is checked.
+//! A script of a client's actions is made from any bytes and run against a real server. A request
+//! waits for earlier ones on which its outcome depends, so that the model knows each reply. In a
+//! racy script no request waits, and only properties that hold for every order are checked.
 
 mod deltas;
 mod expect;
@@ -33,10 +33,10 @@ use self::script::Script;
 
 const PASSWORD: &str = "correct horse";
 
-/// Bytes and entries that the user with the small quota may have.
+/// The quota of the user with the small quota: bytes and entries.
 const TIGHT: (u64, u64) = (40_000, 8);
 
-/// No script takes longer; a hang is a failure.
+/// The longest time of a script; a hang is a failure.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) fn check(input: &[u8]) {
@@ -54,7 +54,7 @@ pub(crate) fn check(input: &[u8]) {
     });
 }
 
-/// A script that is printed where it fails.
+/// A script that is printed if it fails.
 struct Shown(Script);
 
 impl Drop for Shown {
@@ -65,7 +65,8 @@ impl Drop for Shown {
     }
 }
 
-/// What all scripts of a thread share: accounts take longer to make than a session does.
+/// The state that all scripts of a thread share, because creating accounts takes longer than a
+/// session.
 struct World {
     runtime: Runtime,
     accounts: Accounts,
@@ -101,7 +102,7 @@ impl World {
         let messages = haul::messages::Messages::open(data.path());
         let messages = messages.await.expect("messages");
         let mut config = Config::default();
-        // Nothing here is to be measured by the clock.
+        // No timeout may end a script.
         config.limits.login_timeout = PATIENCE;
         config.limits.frame_timeout = PATIENCE;
         config.limits.frame_timeout_before_login = PATIENCE;
@@ -122,7 +123,7 @@ impl World {
     }
 }
 
-/// In memory where there is such a place: what a disk does is not what is tested here.
+/// In memory if possible, because the disk is not under test.
 fn temporary_directory() -> TempDir {
     let in_memory = tempfile::tempdir_in("/dev/shm");
     in_memory
@@ -154,8 +155,8 @@ fn connect(server: &Server, pipe: usize) -> (DuplexStream, JoinHandle<()>) {
     (near, session)
 }
 
-/// Once the disk has done what the session left behind, nothing is staged and the quota is what
-/// the disk holds.
+/// Checks that nothing is staged and that the quota equals the files on the disk, once the work of
+/// the session is complete.
 async fn check_leftovers(
     home: &Path,
     staging: &Path,
@@ -166,7 +167,7 @@ async fn check_leftovers(
     let mut last = Play::log_in(near, user, script).await;
     let give_up = Instant::now() + Duration::from_secs(10);
     loop {
-        // An upload that was cut off late is kept, to be resumed.
+        // A large interrupted upload is kept, to be resumed.
         last.discard_partial_uploads().await;
         let staging_now = staged(staging);
         let in_use = last.usage().await;
@@ -189,7 +190,7 @@ async fn check_leftovers(
     session.await.expect("the session does not panic");
 }
 
-/// Entries of staging that are not the server's own.
+/// The entries of staging that belong to uploads.
 fn staged(staging: &Path) -> usize {
     let entries = std::fs::read_dir(staging).expect("a directory");
     entries.filter(|entry| entry.as_ref().is_ok()).count()

@@ -1,4 +1,4 @@
-//! The model: a tree in memory, and what PROTOCOL says that each request does to it.
+//! The model: a tree in memory, and the effect of each request on it according to PROTOCOL.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,7 +18,7 @@ pub(crate) enum ModelNode {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct FileModel(BTreeMap<VirtualPath, ModelNode>);
 
-/// The part that a request reads or changes: the path and everything below it.
+/// The subtree that a request reads or changes.
 #[derive(Debug, Clone)]
 pub(crate) struct Touch {
     path: VirtualPath,
@@ -82,7 +82,7 @@ impl FileModel {
         (sizes.sum(), self.0.len() as u64)
     }
 
-    /// How many directories are missing on the way to `path`, itself included.
+    /// The number of missing directories on `path`, itself included.
     pub(crate) fn missing(&self, path: &VirtualPath) -> u64 {
         let way = std::iter::successors(Some(path.clone()), VirtualPath::parent);
         let missing = way.filter(|dir| dir.name().is_some() && !self.0.contains_key(dir));
@@ -128,7 +128,7 @@ impl FileModel {
         levels.max().unwrap_or(0)
     }
 
-    /// The errors that the rules for names allow when something gets the name `to`.
+    /// The errors that the rules for names allow for publishing an entry at `to`.
     pub(crate) fn publish_errors(
         &self,
         to: &VirtualPath,
@@ -159,7 +159,7 @@ impl FileModel {
         errors
     }
 
-    /// The path that something gets which may come to `to`.
+    /// The path at which an entry for `to` is published.
     pub(crate) fn publish(
         &self,
         to: &VirtualPath,
@@ -181,7 +181,7 @@ impl FileModel {
         free.expect("some number is free")
     }
 
-    /// The paths that change when something gets the name `to`.
+    /// The paths that change when an entry is published at `to`.
     pub(crate) fn publish_touch(
         &self,
         to: &VirtualPath,
@@ -196,7 +196,7 @@ impl FileModel {
         }
     }
 
-    /// The topmost directory on the way that would have to be made, or the path itself.
+    /// The topmost missing directory on the path, or the path itself.
     pub(crate) fn first_missing(&self, path: &VirtualPath) -> VirtualPath {
         match path.parent() {
             Some(parent) if self.look(&parent) == Err(ErrorCode::NotFound) => {
@@ -218,7 +218,7 @@ impl FileModel {
         self.0.insert(path.clone(), ModelNode::File(content));
     }
 
-    /// How many entries are gone.
+    /// Returns the number of removed entries.
     pub(crate) fn remove(&mut self, path: &VirtualPath) -> u64 {
         let before = self.0.len();
         self.0.retain(|child, _| !child.starts_with(path));

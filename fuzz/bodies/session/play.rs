@@ -1,4 +1,4 @@
-//! The client that plays a script and holds every reply against the model.
+//! The client that runs a script and compares every reply with the model.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -28,13 +28,13 @@ use super::{PASSWORD, TIGHT};
 /// An `id` that no request of a script has.
 const NOBODY: u32 = u32::MAX;
 
-/// More requests than that unanswered are waited for: a script is to stay small.
+/// The most unanswered requests before the client waits, so that a script stays small.
 const MAX_WAITING: usize = 48;
 
 pub(crate) struct Play {
     writer: WriteHalf<DuplexStream>,
     incoming: mpsc::UnboundedReceiver<Frame>,
-    /// Bytes in one write.
+    /// The most bytes in one write.
     piece: usize,
     racy: bool,
     limit: Option<(u64, u64)>,
@@ -47,23 +47,23 @@ pub(crate) struct Play {
     contents: HashSet<Arc<Vec<u8>>>,
     versions: KnownVersions,
     fate: Fate,
-    /// The server has said why it hangs up.
+    /// The server has sent the reason for closing the connection.
     refused: bool,
     reading: JoinHandle<()>,
 }
 
-/// Whether the server has a reason to hang up.
+/// Whether the server has a reason to close the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Lives,
-    /// The client said that it goes.
+    /// The client has quit.
     Leaves,
     /// The client sent a bad frame.
     Breaks,
     Ended,
 }
 
-/// What is known of the files in the end.
+/// The known state of the files at the end.
 pub(crate) struct Known {
     tree: Option<FileModel>,
     contents: HashSet<Arc<Vec<u8>>>,
@@ -87,7 +87,7 @@ impl Play {
         let reading = tokio::spawn(async move {
             let hour = Duration::from_hours(1);
             let mut frames = Receiver::new(reader, FrameCodec::new(), hour);
-            // Sound frames, until it is closed.
+            // Valid frames, until the connection is closed.
             while let Some(frame) = frames.next().await.expect("sound frames") {
                 let _ = received.send(frame);
             }
@@ -178,7 +178,7 @@ impl Play {
         }
     }
 
-    /// Ends the session; what is known of the files then.
+    /// Ends the session; returns the known state of the files.
     pub(crate) async fn end(mut self, ending: SessionEnding) -> Known {
         match (self.fate, ending) {
             (Fate::Lives, SessionEnding::Quit) => self.quit_session().await,
@@ -208,7 +208,7 @@ impl Play {
         assert!(left.is_empty(), "never answered: {left:?}");
     }
 
-    /// Sends nothing after `last`, and reads to the end.
+    /// Sends `last`, closes the sending half, and reads to the end.
     async fn close_half(&mut self, last: &[u8]) {
         self.fate = Fate::Leaves;
         self.allow_cancelled();
@@ -228,7 +228,7 @@ impl Play {
         }
     }
 
-    /// What `df` says is in use.
+    /// The usage that `df` reports.
     pub(crate) async fn usage(&mut self) -> (u64, u64) {
         self.settle().await;
         let ok = self.ok("df", json!({"cmd": "df"})).await;
@@ -236,7 +236,7 @@ impl Play {
         (used.0.expect("bytes"), used.1.expect("files"))
     }
 
-    /// Discards what is kept of puts that were cut off after enough of them had come.
+    /// Discards the partial uploads that the server keeps.
     pub(crate) async fn discard_partial_uploads(&mut self) {
         self.settle().await;
         let ok = self.ok("uploads", json!({"cmd": "uploads"})).await;
@@ -284,7 +284,7 @@ impl Play {
         }
     }
 
-    /// What is no request, though it begins like one.
+    /// Sends text that is not a valid request.
     async fn text(&mut self, text: &str) {
         let json = format!("{{{text}");
         let Err(bad) = Request::parse(json.as_bytes()) else {
@@ -334,7 +334,7 @@ impl Play {
         }
     }
 
-    /// Sends a request whose reply comes behind data.
+    /// Sends a request whose reply follows data.
     async fn receive(&mut self, predicted: impl Fn(&Predict<'_>) -> (Value, Expect)) {
         let (_, expect) = predicted(&self.predict());
         self.settle_before(&expect).await;
@@ -359,7 +359,7 @@ impl Play {
             .map(|before| before.id);
         let before = before.map(|id| (id, self.waiting.get(&id)));
         match before {
-            // With an `id` whose data is still thrown away.
+            // Use an `id` whose data is still being discarded.
             Some((id, None)) if step.second => self.put_as(id, step, &text).await,
             Some((_, None)) | None => {
                 let id = self.next_id();
@@ -441,7 +441,7 @@ impl Play {
         self.write(&frame).await;
     }
 
-    /// Copies a part of the base, if the put is open for certain.
+    /// Copies a range of the base, if the put is certainly open.
     async fn copy(&mut self, slot: Slot, offset: u16, length: u16) {
         self.settle().await;
         let Some(putting) = &mut self.slots[slot.index()] else {
@@ -526,7 +526,7 @@ impl Play {
         self.breaks(bytes).await;
     }
 
-    /// Sends what no session survives.
+    /// Sends bytes that end the session.
     async fn breaks(&mut self, bytes: Vec<u8>) {
         self.fate = Fate::Breaks;
         self.allow_cancelled();
@@ -541,7 +541,7 @@ impl Play {
         }
     }
 
-    /// What is still expected where any order is possible.
+    /// The expectation that holds for every order.
     fn loosened(&self, expect: Expect) -> Expect {
         let certain = [
             "login", "ping", "whoami", "hello", "help", "end", "text", "quit", "cancel",
@@ -555,7 +555,7 @@ impl Play {
         }
     }
 
-    /// All that wants room may be refused as soon as it might not all fit together.
+    /// If the pending requests together may exceed the quota, each may be refused.
     fn note_pressure(&mut self) {
         let Some(limit) = self.limit else {
             return;
@@ -593,14 +593,14 @@ impl Play {
 
     async fn write(&mut self, bytes: &[u8]) {
         for piece in bytes.chunks(self.piece.max(1)) {
-            // The server may have hung up already; then reading tells.
+            // The server may have closed the connection; then the read reports it.
             if self.writer.write_all(piece).await.is_err() {
                 return;
             }
         }
     }
 
-    /// Waits until no request runs whose order with this one matters.
+    /// Waits for the running requests whose order with this one matters.
     async fn settle_before(&mut self, expect: &Expect) {
         let meets = |other: &Expect| {
             let touches = &expect.touches;
@@ -613,7 +613,7 @@ impl Play {
         }
     }
 
-    /// Waits for every reply that can come without the client's doing.
+    /// Waits for every reply that needs no further action of the client.
     async fn settle(&mut self) {
         while self.waiting.values().any(Expect::is_running) {
             match self.incoming.recv().await {

@@ -1,4 +1,4 @@
-//! From a request to what the model expects of it.
+//! The model's expectation of each request.
 
 use haul::protocol::{Algorithm, DigestChoice, ErrorCode, IfExists};
 use haul::storage::VirtualPath;
@@ -8,17 +8,17 @@ use super::expect::{Expect, Then};
 use super::model::{FileModel, ModelNode, Touch};
 use super::script::{Ask, PathText, SlotPresence};
 
-/// More levels than a path may have.
+/// One level more than a path may have.
 const TOO_DEEP: usize = 65;
 
-/// Where a session is, and what it sees.
+/// The current directory of a session, and the files that it sees.
 pub(crate) struct Predict<'a> {
     pub(crate) tree: &'a FileModel,
     pub(crate) cwd: &'a VirtualPath,
 }
 
 impl Predict<'_> {
-    /// The request and what is expected of it; nothing for what is no request.
+    /// The request and its expectation; `None` if it is not a request.
     pub(crate) fn ask(&self, ask: &Ask) -> Option<(Value, Expect)> {
         let cwd = self.cwd.as_str();
         let anything = |cmd| (json!({"cmd": cmd}), Expect::new(cmd, Then::Anything));
@@ -65,7 +65,7 @@ impl Predict<'_> {
         Ok((path, node))
     }
 
-    /// The part that a request of `cmd` about `text` reads.
+    /// The expectation of a request `cmd` that reads `text`.
     pub(super) fn reading(&self, cmd: &'static str, text: &str, then: Then) -> Expect {
         let path = self.resolve(text).ok();
         Expect::new(cmd, then).touching(path.as_ref().map(Touch::reads))
@@ -235,7 +235,7 @@ impl Predict<'_> {
         (request, Expect { holds, ..expect })
     }
 
-    /// The two paths and what is at the first; what is expected if there is none of them.
+    /// The two paths and the entry at the first, or the expectation if one of them is invalid.
     fn source_and_target(
         &self,
         from: &str,
@@ -254,7 +254,7 @@ impl Predict<'_> {
                 Ok(node) => return Ok((from, to, node)),
                 Err(code) => errors.push(code),
             }
-            // Refused for the one reason or the other.
+            // The request is refused for one of the two reasons.
             errors.extend(to.name().is_none().then_some(ErrorCode::Denied));
         }
         let expect = Expect::new("", Then::Anything);

@@ -1,4 +1,4 @@
-//! A put on its way, as the client knows it.
+//! An open put from the client's point of view.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::expect::{Expect, Stream, Then};
 use super::model::{FileModel, Touch};
 use super::script::EndDigest;
 
-/// A put whose end was not sent.
+/// A put whose `end` was not sent.
 #[derive(Debug, Clone)]
 pub(crate) struct OpenPut {
     pub(crate) id: u32,
@@ -20,12 +20,12 @@ pub(crate) struct OpenPut {
     pub(crate) parents: bool,
     pub(crate) digest: Option<Algorithm>,
     pub(crate) sent: Vec<u8>,
-    /// The file that parts are copied from, if the version that was named is still there.
+    /// The base of copies, if it still has the named version.
     pub(crate) base: Option<Arc<Vec<u8>>>,
 }
 
 impl OpenPut {
-    /// What is expected of it before its end.
+    /// The expectation before its `end`.
     pub(crate) fn expect_begin(&self, tree: &FileModel) -> Expect {
         let touches = self.path.as_ref().ok().map(Touch::reads);
         Expect {
@@ -38,7 +38,7 @@ impl OpenPut {
         .may_fail(self.base.as_ref().map(|_| ErrorCode::Changed))
     }
 
-    /// What is expected of it after its end, if it is not answered yet; `before` is what was.
+    /// The expectation after its `end`, if it is not answered yet; `before` is the previous one.
     pub(crate) fn expect_end(&self, tree: &FileModel, end: EndDigest, before: Expect) -> Expect {
         let mut errors = self.errors(tree);
         if self.size.is_some_and(|size| size != self.sent.len() as u64) {
@@ -59,7 +59,7 @@ impl OpenPut {
                 Then::Put(path, Arc::new(self.sent.clone()), algorithm)
             }
         };
-        // A mistake in the request may have been answered already.
+        // An error in the request may already have been answered.
         let may = [before.may, before.must].concat();
         let expect = Expect {
             holds: (before.holds.0, self.holds(tree).1),
@@ -72,7 +72,7 @@ impl OpenPut {
             .may_fail(may)
     }
 
-    /// Bytes and entries that it may hold of the quota.
+    /// The bytes and entries of the quota that it may hold.
     fn holds(&self, tree: &FileModel) -> (u64, u64) {
         let parent = self.path.as_ref().ok().and_then(VirtualPath::parent);
         let made = parent.filter(|_| self.parents);

@@ -1,5 +1,5 @@
-//! What a client does in one session, made of any bytes: a few for the session, then a few for each
-//! step, so that every byte counts and a changed byte is a changed step.
+//! The actions of a client in one session, made from any bytes: a few bytes for the session, then a
+//! few for each step. A changed byte is a changed step.
 
 use haul::protocol::{Algorithm, DigestChoice, IfExists};
 
@@ -8,19 +8,19 @@ use haul::protocol::{Algorithm, DigestChoice, IfExists};
 pub(crate) struct Script {
     /// Whether the user has a small quota.
     pub(crate) tight: bool,
-    /// Whether what one request is to find depends on others that still run.
+    /// Whether the outcome of a request may depend on others that still run.
     pub(crate) racy: bool,
-    /// Bytes that the pipe holds, as a power of two from 8 on.
+    /// The capacity of the pipe, as a power of two from 8 on.
     pub(crate) pipe: u8,
     pub(crate) ending: SessionEnding,
     pub(crate) steps: Vec<ScriptStep>,
 }
 
 impl Script {
-    /// More steps show nothing new.
+    /// The most steps; more steps find nothing new.
     const MAX_STEPS: usize = 150;
 
-    /// Any bytes are a script.
+    /// Makes a script from any bytes.
     pub(crate) fn read(input: &[u8]) -> Self {
         let mut bytes = Bytes(input);
         let mut script = Self {
@@ -47,11 +47,11 @@ impl Script {
 pub(crate) enum SessionEnding {
     /// With `quit`.
     Quit,
-    /// The client sends no more, but reads to the end.
+    /// The client closes its sending half and reads to the end.
     HalfClose,
     /// In the middle of a frame.
     Truncate,
-    /// The client is gone.
+    /// The client disconnects.
     Vanish,
 }
 
@@ -63,7 +63,7 @@ pub(crate) enum ScriptStep {
         slot: Slot,
         length: u16,
         fill: u8,
-        /// Past the declared size, if there is one.
+        /// Send more than the declared size, if there is one.
         over: bool,
     },
     End {
@@ -76,7 +76,7 @@ pub(crate) enum ScriptStep {
         length: Option<u16>,
         digest: Option<WantedDigest>,
     },
-    /// A part of the base of a put.
+    /// A range of the base of a put.
     Copy {
         slot: Slot,
         offset: u16,
@@ -92,9 +92,9 @@ pub(crate) enum ScriptStep {
         digest: Option<WantedDigest>,
     },
     Cancel(CancelTarget),
-    /// Waits for all replies that can come.
+    /// Wait for all replies that need no further action.
     Settle,
-    /// From now on writes at most this many bytes at a time.
+    /// Write at most this many bytes at a time from now on.
     Cut(u8),
     Bad(Bad),
 }
@@ -117,9 +117,9 @@ pub(crate) enum Ask {
     Hello,
     Help,
     Login,
-    /// An `end` of no put.
+    /// An `end` without a put.
     StrayEnd,
-    /// A JSON object, or nearly, of the script's own.
+    /// A JSON object of the script, possibly malformed.
     Text(String),
 }
 
@@ -131,9 +131,9 @@ pub(crate) struct PutStep {
     pub(crate) if_exists: Option<SlotPresence>,
     pub(crate) parents: bool,
     pub(crate) digest: Option<HashAlgorithm>,
-    /// Even while the one before, with the same `id`, waits for its end.
+    /// Reuse the `id` of a put that waits for its `end`.
     pub(crate) second: bool,
-    /// Parts of the file that it replaces may be copied.
+    /// Name the replaced file as the base of copies.
     pub(crate) base: bool,
 }
 
@@ -153,7 +153,7 @@ pub(crate) enum CancelTarget {
     Nothing,
 }
 
-/// Bytes that end any session.
+/// Invalid frames.
 #[derive(Debug)]
 pub(crate) enum Bad {
     Empty,
@@ -163,7 +163,7 @@ pub(crate) enum Bad {
     Stray,
 }
 
-/// One of the client's places for a put that waits for its end.
+/// One of the client's slots for puts that wait for their `end`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Slot(u8);
 
@@ -175,7 +175,7 @@ impl Slot {
     }
 }
 
-/// A path of a small alphabet, so that requests meet.
+/// A path from a small set, so that requests often name the same entries.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PathText(u8);
 
@@ -222,11 +222,11 @@ impl PathText {
     }
 }
 
-/// The bytes that a script is made of.
+/// The bytes from which a script is made.
 struct Bytes<'a>(&'a [u8]);
 
 impl Bytes<'_> {
-    /// The next one, 0 after the last.
+    /// The next byte, 0 after the last.
     fn next(&mut self) -> u8 {
         let (first, rest) = self.0.split_first().unwrap_or((&0, &[]));
         self.0 = rest;
@@ -241,7 +241,7 @@ impl Bytes<'_> {
         self.next() % 2 == 1
     }
 
-    /// Something in one case of two.
+    /// A value in one case of two.
     fn maybe<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> Option<T> {
         self.flag().then(|| read(self))
     }
@@ -346,7 +346,7 @@ impl Bytes<'_> {
         }
     }
 
-    /// A put, and another one that copies parts of it and adds a little.
+    /// A put, and a second put that copies parts of it and adds some bytes.
     fn delta_put(&mut self) -> Vec<ScriptStep> {
         let mut steps = Vec::from(self.complete_put());
         let ScriptStep::Put(first) = &steps[0] else {
@@ -383,7 +383,7 @@ impl Bytes<'_> {
         put
     }
 
-    /// Without the kind of it.
+    /// A put without variations.
     fn plain_put(&mut self) -> PutStep {
         PutStep {
             slot: self.slot(),
@@ -397,7 +397,7 @@ impl Bytes<'_> {
         }
     }
 
-    /// A put with all its data and its end.
+    /// A put with all its data and its `end`.
     fn complete_put(&mut self) -> [ScriptStep; 3] {
         let put = self.put();
         let slot = put.slot;
@@ -452,7 +452,7 @@ impl Bytes<'_> {
     }
 }
 
-/// What is to happen if something is there.
+/// The action if an entry exists.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum SlotPresence {
     Replace,
@@ -470,7 +470,7 @@ impl From<SlotPresence> for IfExists {
     }
 }
 
-/// The digest that a get asks for.
+/// The digest that a get requests.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum WantedDigest {
     None,

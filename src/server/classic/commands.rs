@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn an_order_that_is_unknown_or_has_too_few_words_says_what_helps() {
+    fn an_unknown_or_incomplete_command_is_refused_with_advice() {
         let says = |cmd| typed(cmd).expect_err(cmd).to_string();
         assert!(says("").contains("\"help\""));
         assert!(says("frobnicate secret").contains("\"frobnicate\"; \"help\""));
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upload_goes_by_its_plain_name_to_where_the_field_or_the_second_word_says() {
+    fn an_upload_is_stored_under_its_plain_name_in_the_directory_of_the_field_or_the_second_word() {
         for (cmd, filename, dst_dir, path) in [
             ("put a.txt", "", "", "a.txt"),
             ("put /home/eve/a.txt", "", "", "a.txt"),
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_download_says_again_where_the_client_wants_it() {
+    fn a_download_repeats_the_target_directory_of_the_client() {
         let get = |cmd: &str, dst_dir: &str| {
             let request = ClassicRequest {
                 cmd: cmd.into(),
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_all_that_stands_behind_the_name() {
+    fn a_message_is_the_text_after_the_name() {
         for (cmd, text) in [
             ("say bob hello  there", "hello  there"),
             ("say bob \"hello  there\"", "hello  there"),
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn every_order_that_help_lists_is_understood() {
+    fn every_command_in_the_help_is_parsed() {
         for (name, usage) in CLASSIC_COMMANDS {
             assert!(help().contains(usage), "{name}");
             let line = usage.replace(['[', ']'], "");

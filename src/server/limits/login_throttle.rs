@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_exist_and_names_that_do_not_are_answered_alike() {
+    fn existing_and_unknown_names_are_treated_alike() {
         let attack = GuessingAttack::begin();
         for name in ["alice", "nobody", "", &"x".repeat(4000)] {
             // Each from its own address, so that only the account counts.
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn one_success_does_not_free_an_address_that_guesses() {
+    fn a_success_does_not_reset_the_count_of_its_address() {
         let attack = GuessingAttack::begin();
         let mut tried = 0;
         for n in 0..1000 {
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn a_victim_is_never_refused_for_what_other_addresses_do() {
+    fn attempts_from_other_addresses_never_lock_a_user_out() {
         let mut attack = GuessingAttack::begin();
         attack.log_in("alice", 0).expect("free");
         for minute in 0..60 {
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_forgotten_after_a_while() {
+    fn old_failures_are_forgotten() {
         let mut attack = GuessingAttack::begin();
         for _ in 0..4 {
             attack.guess("alice", 1).expect("free");
@@ -465,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_cannot_push_out_its_own_failures() {
+    fn an_address_cannot_evict_the_record_of_its_own_failures() {
         let attack = GuessingAttack::begin();
         for _ in 0..5 {
             attack.guess("alice", 1).expect("free");

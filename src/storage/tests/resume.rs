@@ -114,7 +114,7 @@ fn assert_nothing_kept(data: &TestStore) {
 }
 
 #[test]
-fn a_resumed_upload_has_the_digest_of_the_whole_file() {
+fn a_resumed_upload_has_the_digest_of_the_complete_file() {
     let data = TestStore::with_bytes(SIZE as u64);
     let all = content(0);
     let upload = partly(&data, "/a", &all, 150_000);
@@ -156,7 +156,7 @@ fn a_resumed_upload_has_the_digest_of_the_whole_file() {
 }
 
 #[test]
-fn a_small_upload_costs_no_record_and_is_not_kept() {
+fn a_small_upload_has_no_record_and_is_not_kept() {
     let data = TestStore::new();
     let upload = partly(&data, "/a", &content(0), 65_535);
     assert_eq!(upload.checkpoint_due(), None);
@@ -174,7 +174,7 @@ fn a_small_upload_costs_no_record_and_is_not_kept() {
 }
 
 #[test]
-fn an_upload_that_is_killed_is_found_at_its_last_checkpoint() {
+fn a_killed_upload_is_recovered_at_its_last_checkpoint() {
     let all = content(0);
     let mut data = TestStore::new();
     for lengths in [&[100_000][..], &[66_000, 132_000], &[66_000, 132_000, SIZE]] {
@@ -237,7 +237,7 @@ fn a_partial_upload_survives_a_restart_and_a_missing_home_is_not_created() {
 }
 
 #[test]
-fn a_torn_or_foreign_record_and_bytes_that_are_not_those_are_dropped() {
+fn a_torn_or_foreign_record_and_bytes_that_do_not_match_are_deleted() {
     type Spoil = fn(bytes: &Path, record: &Path);
     let spoil: [(&str, Spoil); 7] = [
         ("a torn first line", |_, record| {
@@ -286,7 +286,7 @@ fn a_torn_or_foreign_record_and_bytes_that_are_not_those_are_dropped() {
 }
 
 #[test]
-fn a_torn_end_of_a_record_costs_one_checkpoint_only() {
+fn a_torn_end_of_a_record_loses_one_checkpoint_only() {
     let data = TestStore::new();
     let all = content(0);
     let mut upload = partly(&data, "/a", &all, 70_000);
@@ -308,7 +308,7 @@ fn a_torn_end_of_a_record_costs_one_checkpoint_only() {
 }
 
 #[test]
-fn a_file_that_was_replaced_is_never_taken_for_the_upload() {
+fn a_replaced_file_is_never_taken_for_the_upload() {
     let data = TestStore::new();
     let old = content(9);
     data.put("/a", &old).expect("put");
@@ -327,7 +327,7 @@ fn a_file_that_was_replaced_is_never_taken_for_the_upload() {
 }
 
 #[test]
-fn one_is_kept_for_each_home_path_and_size_and_found_by_nobody_else() {
+fn one_partial_upload_is_kept_per_home_path_and_size() {
     let data = TestStore::new().mount("team", Rights::ALL, SpaceLimits::default());
     data.mkdir("/team");
     let all = content(0);
@@ -375,7 +375,7 @@ fn one_is_kept_for_each_home_path_and_size_and_found_by_nobody_else() {
 }
 
 #[test]
-fn a_new_account_of_an_old_name_inherits_nothing() {
+fn a_new_account_with_an_old_name_has_no_partial_uploads() {
     for restarted in [false, true] {
         let data = TestStore::new();
         assert!(
@@ -433,7 +433,7 @@ fn partial_uploads_that_are_too_old_or_too_many_are_deleted_and_release_their_qu
 }
 
 #[test]
-fn a_record_of_long_ago_is_dropped_once_the_time_is_known_and_one_of_the_future_is_new() {
+fn an_old_record_is_deleted_and_one_of_the_future_counts_as_new() {
     for (year, kept) in [("2001", 0), ("2999", 1)] {
         let data = TestStore::new();
         let upload = partly(&data, "/a", &content(0), 100_000);
@@ -456,7 +456,7 @@ fn a_record_of_long_ago_is_dropped_once_the_time_is_known_and_one_of_the_future_
 }
 
 #[test]
-fn an_upload_that_finds_no_room_any_more_is_kept_still() {
+fn a_partial_upload_that_lacks_space_to_resume_is_kept() {
     let data = TestStore::with_bytes(250_000);
     let all = content(0);
     assert!(partly(&data, "/a", &all, 100_000).keep().expect("kept"));
@@ -495,7 +495,7 @@ fn an_upload_that_finds_no_room_any_more_is_kept_still() {
 }
 
 #[test]
-fn a_checkpoint_that_the_disk_does_not_keep_ends_the_upload() {
+fn a_checkpoint_that_fails_to_sync_ends_the_upload() {
     let data = TestStore::new();
     data.put("/a", b"old").expect("put");
     for works in 0..4 {
@@ -570,7 +570,7 @@ fn many_checkpoints_keep_the_record_short() {
 }
 
 #[test]
-fn a_commit_supersedes_what_was_kept_for_its_path() {
+fn a_commit_deletes_the_partial_upload_of_its_path() {
     let data = TestStore::new();
     let all = content(0);
     assert!(partly(&data, "/a", &all, 100_000).keep().expect("kept"));
@@ -613,7 +613,7 @@ fn an_upload_of_unknown_size_can_be_resumed() {
 }
 
 #[test]
-fn an_upload_takes_no_bytes_before_what_was_kept_is_read_back() {
+fn an_upload_accepts_no_bytes_before_its_prefix_is_hashed() {
     let data = TestStore::new();
     let all = content(0);
     assert!(partly(&data, "/a", &all, 100_000).keep().expect("kept"));
@@ -672,7 +672,7 @@ fn the_floor_is_checked_during_an_upload_and_the_message_says_how_full_the_disk_
 }
 
 #[test]
-fn an_upload_that_is_suspended_while_it_is_committed_is_kept() {
+fn an_upload_that_is_suspended_during_its_commit_is_kept() {
     let data = TestStore::with_bytes(1_000_000);
     let all = content(0);
     let upload = partly(&data, "/a", &all, SIZE);
@@ -712,7 +712,7 @@ fn a_half_written_record_of_a_killed_server_is_ignored() {
 }
 
 #[test]
-fn only_a_home_that_is_gone_for_sure_is_gone() {
+fn a_home_counts_as_removed_only_if_it_is_known_to_be_absent() {
     let data = TestStore::new();
     assert!(!data.store.is_gone(data.home.id()));
     fs::remove_dir(data.on_disk("")).expect("removed");

@@ -1,4 +1,4 @@
-//! What `docs/PROTOCOL.md` says of the classic dialect is true.
+//! `docs/PROTOCOL.md` describes the classic dialect correctly.
 
 use std::process::{Command, Stdio};
 
@@ -11,7 +11,7 @@ use crate::requirements;
 
 const DOCUMENT: &str = include_str!("../../../docs/PROTOCOL.md");
 
-/// The block of this language in the section.
+/// The code block of this language in the section.
 fn block(language: &str) -> &'static str {
     let (_, section) = DOCUMENT
         .split_once("\n## 16. The classic dialect\n")
@@ -29,7 +29,7 @@ fn bytes_of_hex(text: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn its_session_happens_byte_for_byte() {
+async fn the_documented_session_happens_byte_for_byte() {
     let server = TestServer::start().await;
     let mut client = server.connect_classic().await;
     let mut lines = 0;
@@ -57,11 +57,11 @@ async fn its_session_happens_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn its_example_in_python_runs() {
+async fn the_documented_python_example_runs() {
     if !requirements::program(
         "python3",
         "--version",
-        "classic::document::its_example_in_python_runs",
+        "classic::document::the_documented_python_example_runs",
     ) {
         return;
     }
@@ -82,14 +82,14 @@ async fn its_example_in_python_runs() {
 }
 
 #[tokio::test]
-async fn its_longest_frames_are_taken_and_no_longer_ones() {
+async fn frames_up_to_the_documented_limit_are_accepted() {
     let server = TestServer::start().await;
     let of_length = |length: usize| -> Value {
         let empty = json!({"cmd": "help", "x": ""}).to_string().len();
         json!({"cmd": "help", "x": "x".repeat(length - empty)})
     };
-    let said = |length: &str| DOCUMENT.contains(length);
-    assert!(said("at most 65 280 bytes (before login 3 840)"));
+    let is_documented = |length: &str| DOCUMENT.contains(length);
+    assert!(is_documented("at most 65 280 bytes (before login 3 840)"));
     let mut client = server.connect_classic().await;
     assert!(client.ask(of_length(3840)).await.contains("login"));
     client.log_in("alice").await;
@@ -100,15 +100,15 @@ async fn its_longest_frames_are_taken_and_no_longer_ones() {
 }
 
 #[tokio::test]
-async fn every_order_that_the_server_lists_stands_in_the_table() {
+async fn every_command_that_the_server_lists_is_in_the_table() {
     let server = TestServer::start().await;
     let help = server.connect_classic().await.order("help").await;
     let mut orders = 0;
     for line in help.lines().filter_map(|line| line.strip_prefix("  ")) {
         let order = line.split(' ').next().expect("a word");
-        let told = [format!("`{order}`"), format!("`{order} ")];
+        let forms = [format!("`{order}`"), format!("`{order} ")];
         let (_, section) = DOCUMENT.split_once("\n## 15.").expect("a section");
-        assert!(told.iter().any(|told| section.contains(told)), "{order}");
+        assert!(forms.iter().any(|forms| section.contains(forms)), "{order}");
         orders += 1;
     }
     assert_eq!(orders, 16);

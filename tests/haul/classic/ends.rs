@@ -1,4 +1,4 @@
-//! How a conversation ends: by hostile frames, deadlines, limits, and the server's own end.
+//! The ends of a conversation: hostile frames, deadlines, limits, and the stop of the server.
 
 use std::fs;
 use std::time::Duration;
@@ -45,7 +45,7 @@ async fn bytes_that_are_not_a_frame_are_refused_with_a_reason_and_the_connection
 }
 
 #[tokio::test]
-async fn a_frame_that_was_begun_ends_in_time_or_the_connection_does() {
+async fn an_incomplete_frame_ends_the_connection_at_its_deadline() {
     let server = TestServer::start_with(|config| {
         config.limits.frame_timeout = Duration::from_millis(500);
         config.limits.frame_timeout_before_login = Duration::from_millis(500);
@@ -62,7 +62,7 @@ async fn a_frame_that_was_begun_ends_in_time_or_the_connection_does() {
 }
 
 #[tokio::test]
-async fn the_deadline_of_the_login_holds_while_a_body_is_thrown_away() {
+async fn the_login_deadline_applies_while_a_body_is_discarded() {
     let server = TestServer::start_with(|config| {
         config.limits.login_timeout = Duration::from_millis(1500);
     })
@@ -85,7 +85,7 @@ async fn the_deadline_of_the_login_holds_while_a_body_is_thrown_away() {
 }
 
 #[tokio::test]
-async fn a_body_that_stalls_is_silence_and_one_that_moves_is_not() {
+async fn a_stalled_body_is_idle_and_a_moving_one_is_not() {
     let server = TestServer::start_with(|config| {
         config.limits.idle_timeout = Some(Duration::from_secs(1));
     })
@@ -112,7 +112,7 @@ async fn a_body_that_stalls_is_silence_and_one_that_moves_is_not() {
 }
 
 #[tokio::test]
-async fn wrong_passwords_count_as_everywhere_and_end_the_connection() {
+async fn wrong_passwords_are_throttled_and_end_the_connection() {
     let server = TestServer::start_with(|config| {
         config.auth.attempts_per_connection = 3;
     })
@@ -127,7 +127,7 @@ async fn wrong_passwords_count_as_everywhere_and_end_the_connection() {
 }
 
 #[tokio::test]
-async fn a_stranger_who_asks_too_much_is_hung_up_on_whatever_it_is() {
+async fn too_many_requests_of_any_kind_before_a_login_end_the_connection() {
     let server = TestServer::start_with(|config| config.limits.frames_before_login = 4).await;
     for line in ["help", "frobnicate", "", "register x y", "put a"] {
         let mut client = server.connect_classic().await;
@@ -156,7 +156,7 @@ async fn a_disabled_account_ends_its_session() {
 }
 
 #[tokio::test]
-async fn a_server_that_stops_lets_what_runs_end_and_says_why_it_closes() {
+async fn a_stopping_server_lets_transfers_end_and_says_why_it_closes() {
     let server = TestServer::start().await;
     let mut idle = server.log_in_classic("alice").await;
     let mut stranger = server.connect_classic().await;
@@ -197,7 +197,7 @@ async fn a_client_that_closes_its_sending_half_still_gets_its_answers() {
 }
 
 #[tokio::test]
-async fn nobody_hashes_for_a_client_that_is_gone() {
+async fn the_hash_for_a_disconnected_client_is_cancelled() {
     let server = TestServer::start_with(|config| config.limits.hashing = 1).await;
     let mut client = server.log_in_classic("alice").await;
     client.put("a", b"abc").await;
@@ -205,13 +205,13 @@ async fn nobody_hashes_for_a_client_that_is_gone() {
     file.set_len(1 << 40).expect("sparse");
     client.send(&frame(&json!({"cmd": "hash large"}))).await;
     client.stream.shutdown().await.expect("half closed");
-    // It would take an hour.
+    // The hash would take an hour.
     assert_eq!(client.final_message().await.as_deref(), Some("cancelled"));
     let mut client = server.log_in_classic("alice").await;
     assert_eq!(client.order("hash a").await, super::md5(b"abc"));
 }
 
-/// A second one may try as often as it takes.
+/// Allows one session, and any number of login attempts.
 fn one_session_at_a_time(config: &mut Config) {
     config.limits.sessions_per_user = 1;
     config.limits.frames_before_login = 1_000_000;
@@ -219,7 +219,7 @@ fn one_session_at_a_time(config: &mut Config) {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_given_up() {
+async fn a_client_that_does_not_read_is_disconnected() {
     let server = TestServer::start_with(|config| {
         config.limits.write_timeout = Duration::from_millis(300);
         one_session_at_a_time(config);
@@ -243,7 +243,7 @@ async fn a_client_that_does_not_read_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_seat_is_given_back_when_a_classic_session_ends() {
+async fn the_end_of_a_classic_session_frees_its_permit() {
     let server = TestServer::start_with(one_session_at_a_time).await;
     for _ in 0..3 {
         let client = server.log_in_classic("alice").await;

@@ -1,4 +1,4 @@
-//! Files up and down, as raw bytes behind a frame.
+//! Uploads and downloads as raw bytes after a frame.
 
 use std::fs;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ async fn an_upload_without_bytes_makes_an_empty_file() {
 }
 
 #[tokio::test]
-async fn an_upload_goes_where_the_fields_say_and_a_download_says_where_to() {
+async fn the_fields_name_the_target_of_an_upload_and_of_a_download() {
     let server = TestServer::start().await;
     let mut client = server.log_in_classic("alice").await;
     client.order("mkdir \"我的 文件\"").await;
@@ -64,7 +64,7 @@ async fn an_upload_goes_where_the_fields_say_and_a_download_says_where_to() {
     let head = client.next().await.expect("a reply");
     assert_eq!(head["dst_dir"], "field");
     client.body(&head).await;
-    // Without the field, the last component of what was typed.
+    // Without the field, the last component of the typed path counts.
     client
         .send(&frame(&json!({"cmd": "put C:\\x\\y.txt /", "size": 1})))
         .await;
@@ -73,7 +73,7 @@ async fn an_upload_goes_where_the_fields_say_and_a_download_says_where_to() {
 }
 
 #[tokio::test]
-async fn files_of_many_chunks_pass_whole_and_their_hash_can_be_checked_both_ways() {
+async fn files_of_many_chunks_are_transferred_with_their_hash_both_ways() {
     let server = TestServer::start().await;
     let content: Vec<u8> = (0..3_000_017_u32)
         .map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3])
@@ -92,7 +92,7 @@ async fn files_of_many_chunks_pass_whole_and_their_hash_can_be_checked_both_ways
     assert!(client.get("get b").await == content);
 }
 
-/// Sends an upload that must be refused, and makes sure that the next order is understood.
+/// Sends an upload that must be refused, and checks that the next command is executed.
 async fn refused(client: &mut Classic, put: Value, content: &[u8], why: &str) {
     client.send(&frame(&put)).await;
     client.send(content).await;
@@ -104,7 +104,7 @@ async fn refused(client: &mut Classic, put: Value, content: &[u8], why: &str) {
 }
 
 #[tokio::test]
-async fn a_refused_upload_is_read_to_its_end_and_the_next_order_is_understood() {
+async fn a_refused_upload_is_discarded_and_the_next_command_is_executed() {
     let server = TestServer::start().await;
     let limits = SpaceLimits {
         bytes: Some(1_000_000),
@@ -124,7 +124,7 @@ async fn a_refused_upload_is_read_to_its_end_and_the_next_order_is_understood() 
     let mut client = server.log_in_classic("carol").await;
     client.put("old", b"old").await;
     client.order("mkdir directory").await;
-    // Bytes that would be frames of their own.
+    // Bytes that would themselves be valid frames.
     let large: Vec<u8> = frame(&json!({"cmd": "rm old"}))
         .into_iter()
         .cycle()
@@ -163,7 +163,7 @@ async fn a_refused_upload_is_read_to_its_end_and_the_next_order_is_understood() 
 }
 
 #[tokio::test]
-async fn an_upload_that_is_cut_off_leaves_the_old_file_and_nothing_else() {
+async fn an_interrupted_upload_leaves_the_old_file_and_nothing_else() {
     let server = TestServer::start().await;
     let mut client = server.log_in_classic("alice").await;
     client.put("a", b"old").await;
@@ -184,7 +184,7 @@ async fn an_upload_that_is_cut_off_leaves_the_old_file_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_download_that_cannot_be_had_is_refused_in_res_alone() {
+async fn a_refused_download_has_a_res_and_no_body() {
     let server = TestServer::start().await;
     let mut client = server.log_in_classic("alice").await;
     client.order("mkdir d").await;
@@ -198,7 +198,7 @@ async fn a_download_that_cannot_be_had_is_refused_in_res_alone() {
 }
 
 #[tokio::test]
-async fn bytes_and_hash_are_of_one_file_while_it_is_replaced_all_the_time() {
+async fn bytes_and_hash_are_of_one_version_while_the_file_is_replaced() {
     let server = TestServer::start().await;
     let contents = [vec![b'a'; 300_000], vec![b'b'; 200_000]];
     let mut framed = server.log_in("alice").await;
@@ -268,7 +268,7 @@ async fn bytes_and_hash_are_of_one_file_while_two_files_swap_their_names() {
 }
 
 #[tokio::test]
-async fn a_file_that_breaks_off_midway_is_never_sent_whole() {
+async fn a_truncated_download_is_never_taken_for_complete() {
     let server = TestServer::start().await;
     let mut client = server.log_in_classic("alice").await;
     client.put("small", b"").await;
@@ -278,7 +278,7 @@ async fn a_file_that_breaks_off_midway_is_never_sent_whole() {
     client.send(&frame(&json!({"cmd": "get large"}))).await;
     let head = client.next().await.expect("a reply");
     assert_eq!(head["size"], 64 << 20);
-    // What is on its way is less than the file.
+    // The buffers between server and client hold less than the file.
     file.set_len(1000).expect("cut");
     let mut rest = Vec::new();
     let read = client.stream.read_to_end(&mut rest).await;
@@ -290,7 +290,7 @@ async fn a_file_that_breaks_off_midway_is_never_sent_whole() {
 }
 
 #[tokio::test]
-async fn a_body_is_not_read_faster_than_the_bandwidth_lets_it_pass_and_still_arrives() {
+async fn the_bandwidth_limit_applies_to_the_body_of_an_upload() {
     let server = TestServer::start_with(|config| {
         config.limits.bandwidth_per_user = Some(4 << 20);
         config.limits.idle_timeout = Some(std::time::Duration::from_millis(300));

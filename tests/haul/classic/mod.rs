@@ -1,5 +1,5 @@
-//! The classic dialect: what older clients in circulation say, byte for byte, against a server that
-//! speaks it on the port of everything else.
+//! The classic dialect: the bytes of older clients, against a server that accepts them on its
+//! common port.
 
 mod document;
 mod ends;
@@ -19,10 +19,10 @@ use tokio::time::timeout;
 
 use crate::harness::{PASSWORD, TestServer};
 
-/// No test waits longer than this for anything.
+/// The longest time that a test waits.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A client of the classic dialect that knows nothing of haul's code.
+/// A client of the classic dialect that shares no code with haul.
 struct Classic<S = TcpStream> {
     stream: S,
 }
@@ -41,7 +41,7 @@ fn md5(bytes: &[u8]) -> String {
 }
 
 impl TestServer {
-    /// A connection that has said nothing yet.
+    /// A connection on which nothing has been sent yet.
     async fn connect_classic(&self) -> Classic {
         let stream = TcpStream::connect(self.address).await.expect("it listens");
         stream.set_nodelay(true).expect("a socket option");
@@ -94,13 +94,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Classic<S> {
         members["res"].as_str().expect("a text").to_owned()
     }
 
-    /// Sends a request and takes its `res`.
+    /// Sends a request and returns the `res` of its reply.
     async fn ask(&mut self, request: Value) -> String {
         self.send(&frame(&request)).await;
         self.res().await
     }
 
-    /// Sends a line as a person typed it.
+    /// Sends a typed line; returns the `res` of the reply.
     async fn order(&mut self, line: &str) -> String {
         self.ask(json!({"cmd": line})).await
     }
@@ -111,7 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Classic<S> {
         assert_eq!(res, format!("logged in as {user}; you are in /"));
     }
 
-    /// Sends a file behind its request.
+    /// Sends a file after its request; returns the `res` of the reply.
     async fn put(&mut self, name: &str, content: &[u8]) -> String {
         let request = json!({
             "cmd": format!("put \"{name}\""), "filename": name, "size": content.len(),
@@ -120,7 +120,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Classic<S> {
         self.res().await
     }
 
-    /// The bytes of a file that was announced.
+    /// The bytes of an announced file.
     async fn body(&mut self, head: &Value) -> Vec<u8> {
         let size = head["size"]
             .as_u64()
@@ -131,7 +131,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Classic<S> {
         body
     }
 
-    /// Gets a file, which must be what its MD5 says.
+    /// Gets a file, and checks its MD5.
     async fn get(&mut self, line: &str) -> Vec<u8> {
         self.send(&frame(&json!({"cmd": line}))).await;
         let head = self.next().await.expect("a reply");
@@ -140,7 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Classic<S> {
         body
     }
 
-    /// The last words of a server that closes.
+    /// The final message of a server that closes the connection.
     async fn final_message(&mut self) -> Option<String> {
         let last = self.next().await?;
         assert_eq!(self.next().await, None, "it closes");

@@ -1,4 +1,4 @@
-//! Lines that a person types, and their answers.
+//! Typed commands and their replies.
 
 use haul::server::Peer;
 use haul::storage::SpaceLimits;
@@ -8,7 +8,7 @@ use super::{frame, md5};
 use crate::harness::{PASSWORD, TestServer};
 
 #[tokio::test]
-async fn a_session_uses_every_order_and_each_is_answered_by_a_line_for_a_person() {
+async fn every_command_is_answered_by_a_readable_line() {
     let server = TestServer::start().await;
     let mut client = server.connect_classic().await;
     let login = format!("login alice \"{PASSWORD}\"");
@@ -55,7 +55,7 @@ async fn a_session_uses_every_order_and_each_is_answered_by_a_line_for_a_person(
 }
 
 #[tokio::test]
-async fn before_login_other_orders_are_refused_with_their_bodies_read_to_the_end() {
+async fn before_login_other_commands_are_refused_and_their_bodies_discarded() {
     let server = TestServer::start().await;
     let mut client = server.connect_classic().await;
     let first = "log in first: login USER PASSWORD";
@@ -76,9 +76,9 @@ async fn before_login_other_orders_are_refused_with_their_bodies_read_to_the_end
 }
 
 #[tokio::test]
-async fn a_first_frame_of_any_length_is_not_taken_for_something_else() {
+async fn a_first_frame_of_any_length_is_recognised() {
     let server = TestServer::start().await;
-    // 0x16 begins TLS, 0x0316 all of its versions.
+    // 0x16 is the first byte of TLS; 0x0316 begins every version.
     for length in [22, 278, 790] {
         let mut client = server.connect_classic().await;
         let request = json!({"cmd": "help", "x": ""}).to_string();
@@ -90,9 +90,9 @@ async fn a_first_frame_of_any_length_is_not_taken_for_something_else() {
 }
 
 #[tokio::test]
-async fn requests_may_come_in_any_pieces_even_a_byte_at_a_time() {
+async fn requests_may_arrive_in_pieces_of_any_size() {
     let server = TestServer::start().await;
-    // A pipe that holds one byte cuts everything everywhere.
+    // A pipe that holds one byte splits the stream at every byte.
     let mut client = server.pipe_classic(1, Peer::in_process());
     client.log_in("alice").await;
     assert!(client.put("a", b"abc").await.starts_with("stored /a"));
@@ -105,7 +105,7 @@ async fn requests_may_come_in_any_pieces_even_a_byte_at_a_time() {
 }
 
 #[tokio::test]
-async fn requests_and_bodies_may_come_all_in_one_piece() {
+async fn requests_and_bodies_may_arrive_in_one_piece() {
     let server = TestServer::start().await;
     let mut client = server.connect_classic().await;
     let requests = [
@@ -129,7 +129,7 @@ async fn requests_and_bodies_may_come_all_in_one_piece() {
 }
 
 #[tokio::test]
-async fn inside_of_tls_it_is_the_same() {
+async fn the_dialect_works_inside_tls() {
     let server = TestServer::start().await;
     let stream = server.connect_tls().await.stream;
     let mut client = super::Classic { stream };

@@ -1,5 +1,4 @@
-//! A client of the kind that is in circulation: a short Python program over `socket`, `struct` and
-//! `json`.
+//! A client like existing ones: a short Python program with `socket`, `struct` and `json`.
 
 use std::fs;
 use std::io::Write;
@@ -11,7 +10,7 @@ use haul::storage::SpaceLimits;
 use crate::harness::{PASSWORD, TestServer};
 use crate::requirements;
 
-/// Runs the client in a directory, with these orders.
+/// Runs the client in a directory, with these commands.
 async fn run(server: &TestServer, directory: &Path, torn: bool, orders: &[&str]) -> Output {
     let client = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/classic_client.py");
     let mut command = Command::new("python3");
@@ -44,8 +43,8 @@ fn is_installed(test: &str) -> bool {
 }
 
 #[tokio::test]
-async fn a_python_program_in_circulation_does_all_that_it_can() {
-    if !is_installed("a_python_program_in_circulation_does_all_that_it_can") {
+async fn an_existing_python_client_can_use_all_its_commands() {
+    if !is_installed("an_existing_python_client_can_use_all_its_commands") {
         return;
     }
     let large: Vec<u8> = (0..5_000_011_u32)
@@ -59,22 +58,22 @@ async fn a_python_program_in_circulation_does_all_that_it_can() {
             files: None,
         };
         server.add_user("carol", limits).await;
-        let place = tempfile::tempdir().expect("a directory");
-        let at = |name: &str| place.path().join(name);
+        let temp_dir = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| temp_dir.path().join(name);
         fs::write(at("large.bin"), &large).expect("written");
         fs::write(at("empty"), b"").expect("written");
         fs::write(at("年度 报告.txt"), "第一行\n").expect("written");
         fs::create_dir(at("back")).expect("made");
         let orders = [
             "pwd",
-            // Refused before the login, with its body.
+            // An upload before the login is refused, and its body discarded.
             "put large.bin",
             &login,
             "mkdir \"我的 文件\"",
             "put \"年度 报告.txt\" \"我的 文件\"",
             "put empty",
             "put large.bin",
-            // Refused: the directory is missing, then the quota.
+            // The first is refused for a missing directory, the second by the quota.
             "put large.bin nowhere",
             "put large.bin \"我的 文件\"",
             "cd \"我的 文件\" && ls",
@@ -86,7 +85,7 @@ async fn a_python_program_in_circulation_does_all_that_it_can() {
             "frobnicate",
             "quit",
         ];
-        let output = run(&server, place.path(), torn, &orders).await;
+        let output = run(&server, temp_dir.path(), torn, &orders).await;
         let text = String::from_utf8_lossy(&output.stdout);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{text}{errors}");
@@ -131,7 +130,7 @@ async fn a_python_program_in_circulation_does_all_that_it_can() {
 }
 
 #[test]
-fn the_program_stays_short_enough_to_be_read() {
+fn the_python_client_stays_short() {
     let source = include_str!("../../clients/classic_client.py");
     assert!(source.lines().count() < 130);
 }

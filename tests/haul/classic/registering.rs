@@ -1,4 +1,4 @@
-//! Accounts that people make for themselves, where they may.
+//! Registration: users create their own accounts if the settings allow it.
 
 use haul::config::Config;
 use haul::server::Peer;
@@ -16,7 +16,7 @@ async fn open(change: impl FnOnce(&mut Config)) -> TestServer {
 }
 
 #[tokio::test]
-async fn nobody_registers_unless_the_settings_let_them() {
+async fn registering_is_refused_unless_the_settings_allow_it() {
     let server = TestServer::start().await;
     let mut client = server.connect_classic().await;
     let res = client.order("register carol mysecret").await;
@@ -69,7 +69,7 @@ async fn a_name_that_is_taken_or_unfit_and_a_bad_password_are_refused() {
 }
 
 #[tokio::test]
-async fn one_address_makes_accounts_no_faster_than_it_may_guess_passwords() {
+async fn registering_is_throttled_like_logins() {
     let server = open(|config| {
         config.auth.attempts = 1;
         config.limits.frames_before_login = 1000;
@@ -90,7 +90,7 @@ async fn one_address_makes_accounts_no_faster_than_it_may_guess_passwords() {
 }
 
 #[tokio::test]
-async fn no_password_is_taken_from_another_machine_without_encryption() {
+async fn another_machine_cannot_register_without_encryption() {
     let server = open(|_| {}).await;
     let address = "192.0.2.7:5000".parse().expect("an address");
     let mut client = server.pipe_classic(4096, Peer::plain(address));

@@ -1,4 +1,4 @@
-//! From nothing to a running server with one command of Compose.
+//! A running server by one command of Docker Compose.
 
 use std::fs;
 use std::io::Write as _;
@@ -12,13 +12,13 @@ use super::engine::{client, free_port, inspect, lines_of_log, patiently, printed
 use super::image;
 use crate::requirements;
 
-/// A project with the compose files of this repository; it is taken down when dropped.
+/// A project with the compose files of this repository; it is removed when dropped.
 struct Project {
     name: String,
     image: String,
     port: u16,
     files: &'static [&'static str],
-    place: TempDir,
+    temp_dir: TempDir,
 }
 
 impl Project {
@@ -29,9 +29,9 @@ impl Project {
             image: image.to_owned(),
             port,
             files,
-            place: tempfile::tempdir().expect("a directory"),
+            temp_dir: tempfile::tempdir().expect("a directory"),
         };
-        let secret = project.place.path().join("secret");
+        let secret = project.temp_dir.path().join("secret");
         fs::write(&secret, "from a file\n").expect("written");
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).expect("set");
         printed(&mut project.compose(&["up", "--detach", "--no-build"]));
@@ -53,11 +53,11 @@ impl Project {
             .env("HAUL_VOLUME", &self.name)
             .env("HAUL_ADDRESS", "127.0.0.1")
             .env("HAUL_PORT", self.port.to_string())
-            .env("ADMIN_PASSWORD_FILE", self.place.path().join("secret"));
+            .env("ADMIN_PASSWORD_FILE", self.temp_dir.path().join("secret"));
         command
     }
 
-    /// The container's id, once it listens, and the fingerprint of its certificate.
+    /// The id of the container, once it listens, and the fingerprint of its certificate.
     fn listening(&self) -> (String, String) {
         let id = printed(&mut self.compose(&["ps", "-q", "haul"]));
         let id = id.trim_end().to_owned();
@@ -71,8 +71,14 @@ impl Project {
     }
 
     fn client(&self, fingerprint: &str, password: &str, args: &[&str]) -> String {
-        let place = self.place.path();
-        printed(&mut client(place, self.port, fingerprint, password, args))
+        let temp_dir = self.temp_dir.path();
+        printed(&mut client(
+            temp_dir,
+            self.port,
+            fingerprint,
+            password,
+            args,
+        ))
     }
 }
 
@@ -84,7 +90,7 @@ impl Drop for Project {
 
 #[test]
 #[ignore = "needs an engine and the image"]
-fn one_command_brings_a_confined_server_up_and_its_data_outlives_the_container() {
+fn one_command_starts_a_confined_server_whose_data_survives_the_container() {
     let test = "compose::one_command";
     let Some(image) =
         image(test).filter(|_| requirements::program("docker-compose", "version", test))
@@ -109,7 +115,7 @@ fn one_command_brings_a_confined_server_up_and_its_data_outlives_the_container()
         assert_eq!(inspect(&id, template), expected, "{template}");
     }
     type_password(&project, "typed by a person");
-    fs::write(project.place.path().join("file"), "kept").expect("written");
+    fs::write(project.temp_dir.path().join("file"), "kept").expect("written");
     let password = "typed by a person";
     project.client(&fingerprint, password, &["put", "file"]);
     printed(&mut project.compose(&["down"]));
@@ -121,7 +127,7 @@ fn one_command_brings_a_confined_server_up_and_its_data_outlives_the_container()
 
 #[test]
 #[ignore = "needs an engine and the image"]
-fn the_first_password_can_come_from_a_file_of_the_operators() {
+fn the_first_password_can_be_read_from_a_file() {
     let test = "compose::the_first_password";
     let Some(image) =
         image(test).filter(|_| requirements::program("docker-compose", "version", test))
@@ -137,7 +143,7 @@ fn the_first_password_can_come_from_a_file_of_the_operators() {
     assert!(!log.contains("from a file") && !known.contains("from a file"));
 }
 
-/// As the compose file says it: `exec haul /haul user passwd admin`.
+/// Changes the password by `exec haul /haul user passwd admin`, as the compose file advises.
 fn type_password(project: &Project, password: &str) {
     let mut passwd = project
         .compose(&["exec", "-T", "haul", "/haul", "user", "passwd", "admin"])

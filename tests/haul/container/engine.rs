@@ -1,4 +1,4 @@
-//! Containers of the image under test, and what the engine says about them.
+//! Containers of the image under test, and their state according to the engine.
 
 use std::fs;
 use std::net::TcpListener;
@@ -13,10 +13,10 @@ use tempfile::TempDir;
 use crate::daemon::haul;
 use crate::harness::PASSWORD;
 
-/// No test waits longer than this for what a container does.
+/// The longest time that a test waits for a container.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// As everything here is run, which is as OPERATIONS says it should be.
+/// The options of every container, as OPERATIONS recommends them.
 const CONFINED: [&str; 6] = [
     "--read-only",
     "--cap-drop=ALL",
@@ -26,33 +26,33 @@ const CONFINED: [&str; 6] = [
     "--health-interval=2s",
 ];
 
-/// The options of a container beside those that all have.
+/// The further options of a container.
 #[derive(Default)]
 pub(super) struct RunOptions<'a> {
-    /// Further words for `docker run`.
+    /// Further arguments of `docker run`.
     pub(super) run: &'a [&'a str],
-    /// Without: the password is in a file of the operator's.
+    /// If false, the password is in a file of the operator.
     pub(super) makes_up_password: bool,
 }
 
-/// A server in a container with a volume of its own; both are removed when it is dropped.
+/// A server in a container with its own volume; both are removed when it is dropped.
 pub(super) struct Container {
     pub(super) name: String,
     port: u16,
-    /// Where the person who uses it works.
-    pub(super) place: TempDir,
+    /// The working directory of its user.
+    pub(super) temp_dir: TempDir,
 }
 
 impl Container {
     /// Runs the image and waits until it listens.
     pub(super) fn run(image: &str, options: &RunOptions<'_>) -> Self {
-        let place = tempfile::tempdir().expect("a directory");
-        let random = place.path().file_name().expect("a name");
+        let temp_dir = tempfile::tempdir().expect("a directory");
+        let random = temp_dir.path().file_name().expect("a name");
         let name = format!("haul-{}", random.to_string_lossy().trim_matches('.')).to_lowercase();
         let container = Self {
             name,
             port: free_port(),
-            place,
+            temp_dir,
         };
         let password = container.file("password", PASSWORD);
         let [publish, volume, secret] = [
@@ -76,15 +76,15 @@ impl Container {
         container
     }
 
-    /// A file that the container may be given.
+    /// Creates a file to mount into the container; returns its path.
     pub(super) fn file(&self, name: &str, content: &str) -> String {
-        let path = self.place.path().join(name);
+        let path = self.temp_dir.path().join(name);
         fs::write(&path, content).expect("written");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("set");
         path.to_str().expect("text").to_owned()
     }
 
-    /// Every line that `docker logs` shows: of standard output and of standard error.
+    /// All lines of `docker logs`, of standard output and of standard error.
     pub(super) fn log(&self) -> Vec<Value> {
         lines_of_log(&self.name)
     }
@@ -102,10 +102,10 @@ impl Container {
         line["fingerprint"].as_str().expect("text").to_owned()
     }
 
-    /// The program of this machine, as admin at the published port, over TLS.
+    /// The program on this machine, as admin at the published port, over TLS.
     pub(super) fn client(&self, args: &[&str]) -> Command {
         client(
-            self.place.path(),
+            self.temp_dir.path(),
             self.port,
             &self.fingerprint(),
             PASSWORD,
@@ -113,7 +113,7 @@ impl Container {
         )
     }
 
-    /// Runs it, and returns what it prints.
+    /// Runs the program, and returns its output.
     pub(super) fn succeeds(&self, args: &[&str]) -> String {
         printed(&mut self.client(args))
     }
@@ -135,9 +135,9 @@ impl Drop for Container {
     }
 }
 
-/// The program of this machine as admin of a server on a port of it.
+/// The program on this machine, as admin of a server on a local port.
 pub(super) fn client(
-    place: &Path,
+    temp_dir: &Path,
     port: u16,
     fingerprint: &str,
     password: &str,
@@ -148,26 +148,26 @@ pub(super) fn client(
         .args(args)
         .args(["--server", &format!("haul://admin@127.0.0.1:{port}")])
         .args(["--fingerprint", fingerprint])
-        .current_dir(place)
+        .current_dir(temp_dir)
         .env("HAUL_PASSWORD", password)
-        .env("XDG_CONFIG_HOME", place.join("config"))
-        .env("XDG_STATE_HOME", place.join("state"));
+        .env("XDG_CONFIG_HOME", temp_dir.join("config"))
+        .env("XDG_STATE_HOME", temp_dir.join("state"));
     command
 }
 
-/// Runs a command that succeeds, and returns what it prints.
+/// Runs a command that must succeed, and returns its output.
 pub(super) fn printed(command: &mut Command) -> String {
     let output = command.output().expect("it runs");
     assert!(output.status.success(), "{command:?}: {output:?}");
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// Runs `docker` and returns what it prints.
+/// Runs `docker` and returns its output.
 pub(super) fn docker(args: &[&str]) -> String {
     printed(Command::new("docker").args(args)).trim_end().into()
 }
 
-/// Runs `docker`, which ends with this code, and returns what it prints and says.
+/// Runs `docker`, which must end with this code, and returns its output and errors.
 pub(super) fn docker_fails(args: &[&str], code: i32) -> String {
     let Output {
         status,
@@ -193,7 +193,7 @@ pub(super) fn lines_of_log(container: &str) -> Vec<Value> {
         .collect()
 }
 
-/// Waits for something that comes soon, if it ever does.
+/// Polls until `look` returns a value; panics after the longest wait.
 pub(super) fn patiently<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
@@ -205,7 +205,7 @@ pub(super) fn patiently<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T
     }
 }
 
-/// A port that stays the same when a container restarts.
+/// A free port, which stays the same when a container restarts.
 pub(super) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("an address").port()

@@ -1,4 +1,4 @@
-//! The contents of the image, its labels, and the client in it.
+//! The contents and labels of the image, and the client in it.
 
 use std::fs;
 use std::process::Command;
@@ -18,9 +18,9 @@ fn the_image_is_under_30_mb_and_holds_the_program_the_authorities_and_nothing_el
         .parse()
         .expect("a number");
     assert!(size < 30_000_000, "{size}");
-    let place = tempfile::tempdir().expect("a directory");
+    let temp_dir = tempfile::tempdir().expect("a directory");
     let container = docker(&["create", &image]);
-    let tar = place.path().join("image.tar");
+    let tar = temp_dir.path().join("image.tar");
     docker(&[
         "export",
         "--output",
@@ -33,7 +33,7 @@ fn the_image_is_under_30_mb_and_holds_the_program_the_authorities_and_nothing_el
         String::from_utf8(output.expect("it runs").stdout).expect("text")
     };
     let listed = tarred(&["--list"]);
-    // The engine puts these into every container.
+    // The engine adds these to every container.
     let of_the_engine = [
         ".dockerenv",
         "dev/",
@@ -62,8 +62,8 @@ fn the_image_is_under_30_mb_and_holds_the_program_the_authorities_and_nothing_el
 
 #[test]
 #[ignore = "needs an engine and the image"]
-fn the_image_says_how_it_is_run() {
-    let Some(image) = image("image::the_image_says_how_it_is_run") else {
+fn the_labels_of_the_image_describe_how_to_run_it() {
+    let Some(image) = image("image::the_labels_of_the_image_describe_how_to_run_it") else {
         return;
     };
     for (template, expected) in [
@@ -81,11 +81,11 @@ fn the_image_says_how_it_is_run() {
             "haul",
         ),
     ] {
-        let said = docker(&["image", "inspect", "--format", template, &image]);
-        assert_eq!(said, expected, "{template}");
+        let stderr = docker(&["image", "inspect", "--format", template, &image]);
+        assert_eq!(stderr, expected, "{template}");
     }
-    let said = docker(&["run", "--rm", "--read-only", &image, "--version"]);
-    assert_eq!(said, format!("haul {}", env!("CARGO_PKG_VERSION")));
+    let stderr = docker(&["run", "--rm", "--read-only", &image, "--version"]);
+    assert_eq!(stderr, format!("haul {}", env!("CARGO_PKG_VERSION")));
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn nothing_secret_is_in_the_image_or_in_what_the_engine_keeps_of_a_container() {
             let made = container.wait_for_log_line("the first account was made");
             let file = made["password_file"].as_str().expect("a path");
             assert_eq!(file, "/data/admin-password");
-            let copy = container.place.path().join("copy");
+            let copy = container.temp_dir.path().join("copy");
             let from = format!("{}:{file}", container.name);
             docker(&["cp", &from, copy.to_str().expect("text")]);
             let password = fs::read_to_string(copy).expect("text");
@@ -138,8 +138,8 @@ fn the_terminal_of_a_container_shows_no_password_because_the_engine_keeps_what_i
         let log = docker(&["logs", &name]);
         log.contains(" listening ").then_some(log)
     });
-    let place = tempfile::tempdir().expect("a directory");
-    let copy = place.path().join("copy");
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let copy = temp_dir.path().join("copy");
     let from = format!("{name}:/data/admin-password");
     docker(&["cp", &from, copy.to_str().expect("text")]);
     docker(&["rm", "--force", &name]);
@@ -157,10 +157,10 @@ fn the_client_in_the_image_finds_servers_by_name_and_trusts_the_authorities_of_t
     };
     let authority = CertificateAuthority::new();
     let network = ContainerNetwork::new();
-    let place = tempfile::tempdir().expect("a directory");
+    let temp_dir = tempfile::tempdir().expect("a directory");
     let (certificate, key) = authority.certify(&["files.test", "files"]);
     let mounted = |name: &str, content: &str, at: &str| {
-        let path = place.path().join(name);
+        let path = temp_dir.path().join(name);
         fs::write(&path, content).expect("written");
         format!("--volume={}:{at}:ro", path.display())
     };
@@ -198,7 +198,7 @@ fn the_client_in_the_image_finds_servers_by_name_and_trusts_the_authorities_of_t
         ]);
         words.into_iter().map(str::to_owned).collect::<Vec<_>>()
     };
-    // By the engine's name service, and by a line of /etc/hosts.
+    // By the name service of the engine, and by /etc/hosts.
     for name in ["files", "files.test"] {
         let words = words(name, &[&trusted]);
         let words: Vec<_> = words.iter().map(String::as_str).collect();
@@ -206,10 +206,10 @@ fn the_client_in_the_image_finds_servers_by_name_and_trusts_the_authorities_of_t
     }
     let refused = words("files", &[]);
     let refused: Vec<_> = refused.iter().map(String::as_str).collect();
-    let said = docker_fails(&refused, 3);
+    let stderr = docker_fails(&refused, 3);
     assert!(
-        said.contains("not known") || said.contains("not trusted"),
-        "{said}"
+        stderr.contains("not known") || stderr.contains("not trusted"),
+        "{stderr}"
     );
 }
 

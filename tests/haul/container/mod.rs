@@ -1,6 +1,6 @@
-//! haul in its container, with a real Docker engine: what a person gets who runs the image.
+//! haul in its container, with a real Docker engine.
 //!
-//! `.ci/docker` starts an engine, builds the image and runs these.
+//! `.ci/docker` starts an engine, builds the image and runs these tests.
 
 mod compose;
 mod engine;
@@ -11,7 +11,7 @@ mod volumes;
 use crate::requirements;
 use engine::{Container, RunOptions, docker, docker_fails};
 
-/// The image under test, or a reason to leave.
+/// The image under test; `None` if the test must be skipped.
 fn image(test: &str) -> Option<String> {
     requirements::image(&format!("container::{test}"))
 }

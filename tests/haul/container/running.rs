@@ -1,4 +1,4 @@
-//! A container that serves: read-only and without any right, watched and stopped by the engine.
+//! A running container: read-only, without capabilities, monitored and stopped by the engine.
 
 use std::fs;
 use std::process::Stdio;
@@ -9,12 +9,12 @@ use crate::daemon::ended;
 
 #[test]
 #[ignore = "needs an engine and the image"]
-fn a_tree_goes_there_and_back_over_tls_while_the_container_can_write_nothing_but_its_data() {
+fn a_tree_is_transferred_over_tls_by_a_container_that_can_only_write_its_data() {
     let Some(image) = image("running::a_tree_goes_there_and_back") else {
         return;
     };
     let container = Container::run(&image, &RunOptions::default());
-    let tree = container.place.path().join("tree");
+    let tree = container.temp_dir.path().join("tree");
     for number in 0..50 {
         let directory = tree.join(format!("d{}", number % 5));
         fs::create_dir_all(&directory).expect("made");
@@ -23,13 +23,17 @@ fn a_tree_goes_there_and_back_over_tls_while_the_container_can_write_nothing_but
     }
     container.succeeds(&["put", "tree"]);
     container.succeeds(&["get", "tree", "back"]);
-    let back = container.place.path().join("back");
+    let back = container.temp_dir.path().join("back");
     for number in 0..50 {
         let name = format!("d{}/f{number}", number % 5);
-        let there = fs::read(back.join(&name)).expect("it came back");
-        assert_eq!(there, fs::read(tree.join(&name)).expect("there"), "{name}");
+        let downloaded = fs::read(back.join(&name)).expect("it came back");
+        assert_eq!(
+            downloaded,
+            fs::read(tree.join(&name)).expect("there"),
+            "{name}"
+        );
     }
-    // As the kernel sees it, whatever the engine was told.
+    // According to the kernel, whatever options the engine got.
     let process = container.inspect("{{.State.Pid}}");
     let status = fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
     for line in [
@@ -49,7 +53,7 @@ fn a_tree_goes_there_and_back_over_tls_while_the_container_can_write_nothing_but
 
 #[test]
 #[ignore = "needs an engine and the image"]
-fn docker_stop_ends_it_with_0_and_not_by_force_while_sessions_are_open() {
+fn docker_stop_ends_the_server_with_0_without_a_kill_while_sessions_are_open() {
     let Some(image) = image("running::docker_stop") else {
         return;
     };
@@ -72,7 +76,7 @@ fn docker_stop_ends_it_with_0_and_not_by_force_while_sessions_are_open() {
 
 #[test]
 #[ignore = "needs an engine and the image"]
-fn every_line_that_docker_logs_shows_is_json_with_a_time_in_utc() {
+fn every_line_of_docker_logs_is_json_with_a_time_in_utc() {
     let Some(image) = image("running::every_line") else {
         return;
     };
@@ -91,7 +95,7 @@ fn every_line_that_docker_logs_shows_is_json_with_a_time_in_utc() {
         .expect("it runs");
     docker(&["stop", &container.name]);
     let before = jiff::Timestamp::now();
-    // Each of them was read as JSON.
+    // `log` has parsed each line as JSON.
     let log = container.log();
     assert!(log.len() > 5, "{log:?}");
     for line in log {

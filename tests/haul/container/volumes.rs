@@ -1,4 +1,4 @@
-//! Volumes: the right one, a forgotten one, and one of another user.
+//! Volumes: a correct one, a missing one, and one of another user.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -11,21 +11,21 @@ use crate::daemon::ended;
 
 #[test]
 #[ignore = "needs an engine and the image"]
-fn a_forgotten_volume_is_refused_and_what_to_do_is_said_in_one_line() {
+fn a_missing_volume_is_refused_with_advice_in_one_line() {
     let Some(image) = image("volumes::a_forgotten_volume") else {
         return;
     };
-    let said = refused(&["run", "--rm", "--read-only", &image]);
-    assert!(said.contains("a volume without a name"), "{said}");
-    assert!(said.contains("docker run -v haul:/data"), "{said}");
-    // No volume at all, as engines have it that take no notice of VOLUME.
-    let said = refused(&["run", "--rm", "--env=HAUL_DATA=/elsewhere", &image]);
-    assert!(said.contains("is not a mounted volume"), "{said}");
-    let told = "--env=HAUL_SERVER_REQUIRE_MOUNT=false";
+    let message = refused(&["run", "--rm", "--read-only", &image]);
+    assert!(message.contains("a volume without a name"), "{message}");
+    assert!(message.contains("docker run -v haul:/data"), "{message}");
+    // No volume at all, as with engines that ignore VOLUME.
+    let message = refused(&["run", "--rm", "--env=HAUL_DATA=/elsewhere", &image]);
+    assert!(message.contains("is not a mounted volume"), "{message}");
+    let setting = "--env=HAUL_SERVER_REQUIRE_MOUNT=false";
     let container = Container::run(
         &image,
         &RunOptions {
-            run: &[told],
+            run: &[setting],
             ..RunOptions::default()
         },
     );
@@ -34,17 +34,17 @@ fn a_forgotten_volume_is_refused_and_what_to_do_is_said_in_one_line() {
 
 #[test]
 #[ignore = "needs an engine and the image"]
-fn a_volume_of_somebody_else_is_refused_in_one_line_and_one_of_the_users_own_is_served() {
+fn a_volume_of_another_user_is_refused_in_one_line_and_one_of_the_right_user_is_served() {
     let Some(image) = image("volumes::a_volume_of_somebody_else") else {
         return;
     };
-    let place = tempfile::tempdir().expect("a directory");
-    let data = place.path().join("data");
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let data = temp_dir.path().join("data");
     fs::create_dir(&data).expect("made");
     fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).expect("set");
     chown(&data, Some(1234), Some(1234)).expect("given away");
     let volume = format!("--volume={}:/data", data.display());
-    let said = refused(&[
+    let message = refused(&[
         "run",
         "--rm",
         "--read-only",
@@ -53,10 +53,10 @@ fn a_volume_of_somebody_else_is_refused_in_one_line_and_one_of_the_users_own_is_
         &image,
     ]);
     assert!(
-        said.contains("/data belongs to user 1234 and haul runs as user 65532"),
-        "{said}"
+        message.contains("/data belongs to user 1234 and haul runs as user 65532"),
+        "{message}"
     );
-    assert!(said.contains("chown"), "{said}");
+    assert!(message.contains("chown"), "{message}");
     let name = format!("haul-own-{}", free_port());
     docker(&[
         "run",
@@ -81,13 +81,13 @@ fn a_volume_of_somebody_else_is_refused_in_one_line_and_one_of_the_users_own_is_
 
 #[test]
 #[ignore = "needs an engine and the image"]
-fn an_upload_goes_on_where_it_was_when_the_container_restarts_in_the_middle_of_it() {
+fn an_upload_is_resumed_after_a_restart_of_the_container() {
     const SIZE: usize = 64 << 20;
     const AT_LEAST: u64 = 16 << 20;
     let Some(image) = image("volumes::an_upload_goes_on") else {
         return;
     };
-    // The server stops before the upload is done, and not while it drains.
+    // The server stops before the upload is complete, without draining it.
     let slow = [
         "--env=HAUL_LIMITS_BANDWIDTH_PER_USER=8MiB",
         "--env=HAUL_LIMITS_DRAIN_TIMEOUT=1s",
@@ -98,7 +98,7 @@ fn an_upload_goes_on_where_it_was_when_the_container_restarts_in_the_middle_of_i
     };
     let container = Container::run(&image, &options);
     let content: Vec<_> = (0..=250_u8).cycle().take(SIZE).collect();
-    fs::write(container.place.path().join("big"), &content).expect("written");
+    fs::write(container.temp_dir.path().join("big"), &content).expect("written");
     let mut putting = container.client(&["put", "big"]);
     let mut putting = putting.spawn().expect("it runs");
     patiently("a good part of the upload", || {
@@ -115,17 +115,17 @@ fn an_upload_goes_on_where_it_was_when_the_container_restarts_in_the_middle_of_i
     assert!(hash.contains(digest.as_str()), "{hash}");
     let log = container.log();
     let mut puts = log.iter().filter(|line| line["cmd"] == "put");
-    let whole = puts.rfind(|line| line["code"].is_null());
-    let moved = whole.expect("a put that succeeded")["bytes"].as_u64();
+    let complete = puts.rfind(|line| line["code"].is_null());
+    let moved = complete.expect("a put that succeeded")["bytes"].as_u64();
     let moved = moved.expect("a number");
     assert!(moved <= SIZE as u64 - AT_LEAST, "sent again: {moved}");
 }
 
-/// Runs a container that does not start; the message of its only line.
+/// Runs a container that fails to start; returns the message of its only log line.
 fn refused(args: &[&str]) -> String {
-    let said = docker_fails(args, 1);
-    assert_eq!(said.lines().count(), 1, "{said}");
-    let line: Value = serde_json::from_str(&said).expect("a line as those of the log");
+    let message = docker_fails(args, 1);
+    assert_eq!(message.lines().count(), 1, "{message}");
+    let line: Value = serde_json::from_str(&message).expect("a line as those of the log");
     assert_eq!(line["event"], "can_not_start");
     line["message"].as_str().expect("text").to_owned()
 }

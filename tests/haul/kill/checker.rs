@@ -1,4 +1,4 @@
-//! What is there after a restart: on the disk, and as the server shows it.
+//! The checks after a restart: the files on the disk and those that the server shows.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,13 +14,13 @@ use super::session::{ModelSession, RunCounts, count};
 use crate::blocking_client::BlockingSession;
 use crate::daemon::wait_until_tidy;
 
-/// A user, with what a checker needs to look at its files.
+/// A user, with the data that a check of its files needs.
 pub(crate) struct CheckedUser {
     pub(crate) name: &'static str,
     pub(crate) token: String,
 }
 
-/// Everything below a directory of the server's disk, under the names that members see.
+/// All entries below a directory of the server's disk, with the paths that members see.
 pub(crate) fn on_disk(root: &Path, prefix: &str) -> ModelTree {
     let mut tree = ModelTree::new();
     for entry in WalkDir::new(root).min_depth(1) {
@@ -38,14 +38,14 @@ pub(crate) fn on_disk(root: &Path, prefix: &str) -> ModelTree {
     tree
 }
 
-/// Everything that a user sees, read to the last byte.
-pub(crate) fn through_server(line: &mut BlockingSession) -> ModelTree {
+/// All entries that a user sees, with the content of all files.
+pub(crate) fn through_server(client: &mut BlockingSession) -> ModelTree {
     let mut tree = ModelTree::new();
     let mut dirs = vec![String::new()];
     while let Some(dir) = dirs.pop() {
         let mut request = json!({"cmd": "ls", "path": format!("{dir}/"), "limit": 7});
         loop {
-            let page = line.ok(&request);
+            let page = client.ok(&request);
             for entry in page["entries"].as_array().expect("a list") {
                 let path = format!("{dir}/{}", entry["name"].as_str().expect("a name"));
                 if entry["kind"] == "dir" {
@@ -53,7 +53,7 @@ pub(crate) fn through_server(line: &mut BlockingSession) -> ModelTree {
                     tree.insert(path, TreeNode::Dir);
                     continue;
                 }
-                let (content, reply) = line.get(&path).expect("the server lives");
+                let (content, reply) = client.get(&path).expect("the server lives");
                 let node = TreeNode::file(&content);
                 let digest = format!("blake3:{}", blake3::hash(&content).to_hex());
                 assert_eq!(reply["ok"]["digest"], digest, "{path}: {reply}");
@@ -69,7 +69,7 @@ pub(crate) fn through_server(line: &mut BlockingSession) -> ModelTree {
     tree
 }
 
-/// An upload that was cut off and can be resumed.
+/// A partial upload.
 struct KeptUpload {
     owner: &'static str,
     id: String,
@@ -79,8 +79,8 @@ struct KeptUpload {
 }
 
 impl KeptUpload {
-    fn list(user: &CheckedUser, line: &mut BlockingSession) -> Vec<Self> {
-        let listed = line.ok(&json!({"cmd": "uploads"}));
+    fn list(user: &CheckedUser, client: &mut BlockingSession) -> Vec<Self> {
+        let listed = client.ok(&json!({"cmd": "uploads"}));
         let text = |value: &Value| value.as_str().expect("text").to_owned();
         let kept = listed["uploads"].as_array().expect("a list").iter();
         kept.map(|kept| Self {
@@ -93,23 +93,23 @@ impl KeptUpload {
         .collect()
     }
 
-    /// Whether it is charged to the home of `user` or, without one, to the folder.
+    /// Whether it is charged to the home of `user`, or without a user to the folder.
     fn is_charged_to(&self, user: Option<&str>) -> bool {
         let is_in_folder = self.path.starts_with("/team/");
         user.map_or(is_in_folder, |user| !is_in_folder && self.owner == user)
     }
 }
 
-/// Asserts that `df` counts exactly what `tree` holds and what is kept for it.
+/// Asserts that `df` reports exactly the usage of `tree` and of the partial uploads.
 fn assert_charged(
-    line: &mut BlockingSession,
+    client: &mut BlockingSession,
     user: Option<&str>,
     tree: &ModelTree,
     kept: &[KeptUpload],
 ) {
     let dir = user.map_or("/team", |_| "/");
-    line.ok(&json!({"cmd": "cd", "path": dir}));
-    let df = line.ok(&json!({"cmd": "df"}));
+    client.ok(&json!({"cmd": "cd", "path": dir}));
+    let df = client.ok(&json!({"cmd": "df"}));
     let kept = kept.iter().filter(|kept| kept.is_charged_to(user));
     let kept: Vec<_> = kept.map(|kept| kept.bytes).collect();
     let bytes = bytes(tree) + kept.iter().sum::<u64>();
@@ -125,7 +125,7 @@ fn assert_charged(
     }
 }
 
-/// Asserts that staging comes to hold what is kept, to the byte, and nothing else.
+/// Asserts that staging holds exactly the partial uploads in the end.
 fn assert_staged(data: &Path, kept: &[KeptUpload]) {
     wait_until_tidy(data, 2 * kept.len());
     let staging = data.join("staging");
@@ -143,24 +143,24 @@ fn assert_staged(data: &Path, kept: &[KeptUpload]) {
     assert_eq!(staged, names.collect());
 }
 
-/// Discards some of what is kept of `user`.
+/// Discards some of the partial uploads of `user`.
 fn discard_some(
     user: &CheckedUser,
-    line: &mut BlockingSession,
+    client: &mut BlockingSession,
     kept: &mut Vec<KeptUpload>,
     tally: &RunCounts,
 ) {
     kept.retain(|kept| {
         let goes = kept.owner == user.name && kept.id.ends_with(['0', '1', '2', '3', '4', '5']);
         if goes {
-            line.ok(&json!({"cmd": "discard", "upload": kept.id}));
+            client.ok(&json!({"cmd": "discard", "upload": kept.id}));
             count(&tally.discarded);
         }
         !goes
     });
 }
 
-/// Compares what is there with what each session knows, and has them go on from it.
+/// Compares the actual files with each session's model, and updates the models.
 pub(crate) fn check(
     data: &Path,
     address: &str,
@@ -183,28 +183,28 @@ pub(crate) fn check(
         let home = on_disk(&data.join("homes").join(user.name), "");
         let mut seen = through_server(line);
         assert_eq!(seen.remove("/team"), Some(TreeNode::Dir));
-        let mut there = home.clone();
-        there.extend(folder.clone());
-        assert!(seen == there, "the server and its disk disagree");
+        let mut actual = home.clone();
+        actual.extend(folder.clone());
+        assert!(seen == actual, "the server and its disk disagree");
         for _ in 0..2 {
             assert_staged(data, &kept);
             assert_charged(line, Some(user.name), &home, &kept);
             assert_charged(line, None, &folder, &kept);
             discard_some(user, line, &mut kept, &tally);
         }
-        let mut rest = there;
+        let mut remaining = actual;
         for session in sessions.iter_mut().filter(|s| s.token == user.token) {
             let own = |path: &String| session.roots.iter().any(|root| is_within(path, root));
-            let (own, others) = rest.into_iter().partition(|(path, _)| own(path));
-            rest = others;
+            let (own, others) = remaining.into_iter().partition(|(path, _)| own(path));
+            remaining = others;
             settle(session, own);
             let kept = kept.iter().filter(|kept| kept.owner == user.name);
             session.learn(kept.map(|kept| (&*kept.id, &*kept.path, kept.size, kept.bytes)));
         }
-        // Those of the other users are looked at with them.
+        // The files of the other users are checked with those users.
         let others = sessions.iter().filter(|s| s.token != user.token);
         let others: Vec<_> = others.map(|session| session.roots[1].clone()).collect();
-        rest.retain(|path, _| !others.iter().any(|root| is_within(path, root)));
+        remaining.retain(|path, _| !others.iter().any(|root| is_within(path, root)));
         for (dir, registers) in registers {
             if user.name == dir || dir == "team" {
                 let prefix = if dir == "team" {
@@ -212,10 +212,10 @@ pub(crate) fn check(
                 } else {
                     "/shared"
                 };
-                check_registers(registers, prefix, &mut rest);
+                check_registers(registers, prefix, &mut remaining);
             }
         }
-        assert!(rest.is_empty(), "nobody made {rest:#?}");
+        assert!(remaining.is_empty(), "nobody made {remaining:#?}");
     }
     for (dir, registers) in registers {
         let (prefix, tree) = match dir.as_str() {
@@ -232,7 +232,7 @@ fn is_within(path: &str, root: &str) -> bool {
     below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
 }
 
-/// Acknowledged changes are exactly in place; changes that were under way are complete or absent.
+/// Asserts that acknowledged changes are present, and that pending changes are complete or absent.
 fn settle(session: &mut ModelSession, found: ModelTree) {
     let mut possible = vec![session.tree.clone()];
     for change in session.unfinished.drain(..) {
@@ -263,9 +263,9 @@ fn settle(session: &mut ModelSession, found: ModelTree) {
     session.tree = found;
 }
 
-fn check_registers(registers: &Registers, prefix: &str, rest: &mut ModelTree) {
-    assert_eq!(rest.remove(prefix), Some(TreeNode::Dir));
+fn check_registers(registers: &Registers, prefix: &str, remaining: &mut ModelTree) {
+    assert_eq!(remaining.remove(prefix), Some(TreeNode::Dir));
     for path in registers.paths() {
-        registers.check(&path, rest.remove(&path).as_ref());
+        registers.check(&path, remaining.remove(&path).as_ref());
     }
 }

@@ -27,16 +27,16 @@ impl ModelSession {
         }
     }
 
-    /// To different files at once.
+    /// Two puts to different files.
     pub(super) fn two_puts(&mut self) -> [PlannedUpload; 2] {
         let dir = self.some_dir();
         ["left", "right"].map(|name| self.plain_put(format!("{dir}/{name}.bin")))
     }
 
-    /// An upload to be resumed when it has been cut off.
+    /// An upload that will be interrupted and resumed.
     pub(super) fn put_to_abandon(&mut self, name: &str) -> PlannedUpload {
         let path = format!("{}/{name}.bin", self.some_dir());
-        // Of few lengths, so that there often is something of the same path and length.
+        // Few different lengths, so that uploads often have the same path and length.
         let length = *self.chance.pick(&[70_000, 200_000, 470_000]);
         PlannedUpload {
             resume: true,
@@ -148,14 +148,14 @@ impl ModelSession {
         dirs.map(|(path, _)| path.clone()).collect()
     }
 
-    /// All but the session's own roots.
+    /// All directories but the session's roots.
     fn inner_dirs(&self) -> Vec<String> {
         let mut dirs = self.dirs();
         dirs.retain(|dir| !self.roots.contains(dir));
         dirs
     }
 
-    /// One that is not deep, so that they do not grow without end.
+    /// A directory that is not deep, so that the tree does not grow without bound.
     fn some_dir(&mut self) -> String {
         let mut dirs = self.dirs();
         dirs.retain(|dir| dir.matches('/').count() < 5);

@@ -1,4 +1,4 @@
-//! Uploads that are cut off, and how a session goes on with them.
+//! Interrupted uploads, and their resumption.
 
 use std::collections::HashSet;
 use std::io;
@@ -10,7 +10,7 @@ use super::session::{Fuse, ModelSession, count};
 use crate::blocking_client::{BlockingSession, ReceivedFrame, UploadOffer};
 
 impl ModelSession {
-    /// Remembers what is sent, to know it again when it is offered.
+    /// Records the content that is sent, to recognise it when the server offers to resume it.
     pub(super) fn remember(&mut self, path: &str, size: &Value, content: &UploadContent) {
         if let Some(size) = size.as_u64() {
             let sent = self.sent.entry((path.to_owned(), size)).or_default();
@@ -18,8 +18,8 @@ impl ModelSession {
         }
     }
 
-    /// Notes what is kept after a restart: each one's name, path, declared length and bytes. What is
-    /// not among it will never be offered.
+    /// Records the partial uploads after a restart: the id, path, declared length and bytes of
+    /// each. The server must not offer any others.
     pub(super) fn learn<'a>(
         &mut self,
         kept: impl Iterator<Item = (&'a str, &'a str, Option<u64>, u64)>,
@@ -34,11 +34,11 @@ impl ModelSession {
         self.sent.retain(|to, _| paths.contains(to));
     }
 
-    /// Goes on with an upload that was cut off. As a client does that finds other bytes in their
-    /// place, it begins anew then.
+    /// Resumes an interrupted upload. If the server offers other bytes, starts it again from the
+    /// beginning, as a client does.
     pub(super) fn go_on(
         &mut self,
-        line: &mut BlockingSession,
+        client: &mut BlockingSession,
         fuse: &Fuse,
         put: PlannedUpload,
     ) -> io::Result<()> {
@@ -47,17 +47,17 @@ impl ModelSession {
         request["size"] = json!(put.content.bytes().len());
         self.remember(&put.path, &request["size"], &put.content);
         self.unfinished = vec![Change::Put(put.clone())];
-        line.send(&request)?;
+        client.send(&request)?;
         fuse.burn();
-        let reply = match line.offer()? {
+        let reply = match client.offer()? {
             Err(refused) => refused,
             Ok(offer) if self.is_of(&offer, &put) => {
-                send_remaining(line, fuse, &offer, put.content.bytes())?
+                send_remaining(client, fuse, &offer, put.content.bytes())?
             }
             Ok(_) => {
                 count(&self.tally.others);
                 self.unfinished.clear();
-                return self.begin_anew(line, fuse, put);
+                return self.begin_anew(client, fuse, put);
             }
         };
         self.unfinished.clear();
@@ -65,8 +65,8 @@ impl ModelSession {
         Ok(())
     }
 
-    /// Whether the beginning of `put` is offered. If not, it must be that of something else that
-    /// was sent to the same path with the same length, never a mixture.
+    /// Whether the offered bytes are a prefix of `put`. If not, they must be a prefix of another
+    /// upload to the same path with the same length, never a mixture.
     fn is_of(&self, offer: &UploadOffer, put: &PlannedUpload) -> bool {
         let (path, size) = (put.path.clone(), put.content.bytes().len());
         if let Some((of, bytes)) = self.kept.get(&offer.upload) {
@@ -100,16 +100,16 @@ impl ModelSession {
         false
     }
 
-    /// Has what is offered discarded, and sends all.
+    /// Discards the offered upload, and sends all bytes.
     fn begin_anew(
         &mut self,
-        line: &mut BlockingSession,
+        client: &mut BlockingSession,
         fuse: &Fuse,
         put: PlannedUpload,
     ) -> io::Result<()> {
-        line.send(&json!({"id": 99, "cmd": "cancel", "target": 1}))?;
+        client.send(&json!({"id": 99, "cmd": "cancel", "target": 1}))?;
         for _ in 0..2 {
-            let reply = line.final_reply()?;
+            let reply = client.final_reply()?;
             let expected = match reply["id"].as_u64() {
                 Some(1) => reply["error"]["code"] == "cancelled",
                 _ => reply["ok"].is_object(),
@@ -120,60 +120,60 @@ impl ModelSession {
             resume: false,
             ..put
         };
-        self.upload(line, fuse, &[anew])
+        self.upload(client, fuse, &[anew])
     }
 
-    /// Begins an upload that goes on beside all else and is cut off in the end.
-    pub(super) fn begin_endless(&mut self, line: &mut BlockingSession) -> io::Result<()> {
+    /// Begins an upload that runs in the background until it is interrupted.
+    pub(super) fn begin_endless(&mut self, client: &mut BlockingSession) -> io::Result<()> {
         let put = self.put_to_abandon("endless");
         let size = json!(put.content.bytes().len());
         self.remember(&put.path, &size, &put.content);
-        line.send(&json!({"id": 8, "cmd": "put", "path": put.path, "size": size}))?;
-        let reply = line.reply()?;
+        client.send(&json!({"id": 8, "cmd": "put", "path": put.path, "size": size}))?;
+        let reply = client.reply()?;
         if reply.get("begin").is_some() {
             self.endless = Some((put, 0));
-            line.beside = Some(8);
+            client.beside = Some(8);
         } else {
             assert_eq!(reply["error"]["code"], "quota_exceeded", "{reply}");
         }
         Ok(())
     }
 
-    /// Sends a little more of the upload that never ends.
-    pub(super) fn feed_endless(&mut self, line: &mut BlockingSession) -> io::Result<()> {
+    /// Sends some bytes of the background upload.
+    pub(super) fn feed_endless(&mut self, client: &mut BlockingSession) -> io::Result<()> {
         if let Some((put, sent)) = &mut self.endless {
             let rest = &put.content.bytes()[*sent..];
             let piece = &rest[..rest.len().saturating_sub(1).min(30_000)];
             if !piece.is_empty() {
                 *sent += piece.len();
-                line.send_data(8, piece)?;
+                client.send_data(8, piece)?;
             }
         }
         Ok(())
     }
 
-    /// Sends a part of an upload; then this session ends.
-    pub(super) fn abandon(&mut self, line: &mut BlockingSession) -> io::Result<()> {
+    /// Sends a part of an upload; the session ends afterwards.
+    pub(super) fn abandon(&mut self, client: &mut BlockingSession) -> io::Result<()> {
         let put = self.put_to_abandon("abandoned");
         let content = put.content.clone();
         let size = json!(content.bytes().len());
         self.remember(&put.path, &size, &content);
-        line.send(&json!({"id": 7, "cmd": "put", "path": put.path, "size": size}))?;
+        client.send(&json!({"id": 7, "cmd": "put", "path": put.path, "size": size}))?;
         self.cut.push(put);
         let content = content.bytes();
         let sent = usize::try_from(self.chance.below(content.len() as u64 + 1)).expect("small");
         for chunk in content[..sent].chunks(100_000) {
-            line.send_data(7, chunk)?;
+            client.send_data(7, chunk)?;
         }
         if self.chance.one_in(2)
-            && let ReceivedFrame::Data(_) = line.receive()?
+            && let ReceivedFrame::Data(_) = client.receive()?
         {
             panic!("data that nobody asked for");
         }
         Ok(())
     }
 
-    /// Records the upload that the server's death has cut off, to resume it.
+    /// Records the upload that the kill has interrupted, to resume it.
     pub(super) fn note_cut_off(&mut self) {
         for change in &self.unfinished {
             count(&self.tally.unfinished);
@@ -189,20 +189,20 @@ impl ModelSession {
     }
 }
 
-/// Sends what is behind that which is offered.
+/// Sends the bytes after the offered ones.
 fn send_remaining(
-    line: &mut BlockingSession,
+    client: &mut BlockingSession,
     fuse: &Fuse,
     offer: &UploadOffer,
     content: &[u8],
 ) -> io::Result<Value> {
     for chunk in content[offer.offset..].chunks(65_536.max(content.len() / 16)) {
-        line.send_data(1, chunk)?;
+        client.send_data(1, chunk)?;
         fuse.burn();
     }
-    line.send_end(1, content)?;
+    client.send_end(1, content)?;
     fuse.burn_to_commit();
-    fuse.answer(line)
+    fuse.answer(client)
 }
 
 fn digest(hash: blake3::Hash) -> String {

@@ -1,5 +1,5 @@
-//! Users talk over a server that is killed again and again. Each hears every message that was
-//! acknowledged, and none twice.
+//! Users send messages over a server that is killed repeatedly. Each receiver gets every
+//! acknowledged message exactly once.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -17,25 +17,25 @@ use crate::random::{Chance, times};
 
 const ROOM: &str = "#ops";
 
-/// Messages that a sender does not wait for.
+/// The most unanswered messages of a sender.
 const PIPELINED: usize = 16;
 
 /// The sender.
 struct Sender {
     name: &'static str,
     token: String,
-    said: u64,
+    sent: u64,
 }
 
-/// Who listens, and what they heard.
+/// A receiver and the messages that it has received.
 struct Listener {
     name: &'static str,
     token: String,
-    /// It says at each login what it has, and so may be cut off anywhere.
+    /// Whether it sends its position at each login, and so may be interrupted at any time.
     says_since: bool,
     last: u64,
-    heard: HashSet<String>,
-    /// Who is away while the others talk.
+    received: HashSet<String>,
+    /// A receiver that is not connected while messages are sent.
     away: bool,
 }
 
@@ -51,19 +51,19 @@ fn an_acknowledged_message_is_delivered_once_whenever_the_server_is_killed() {
     let (kills, seed) = (times("HAUL_KILLS", 20), Chance::seed());
     println!("HAUL_KILLS={kills} HAUL_SEED={seed}");
     let mut chance = Chance::new(seed);
-    let place = tempfile::tempdir().expect("a directory");
-    let data = place.path().join("data");
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let data = temp_dir.path().join("data");
     let mut senders = ["ann", "ben"].map(|name| Sender {
         name,
         token: add_user(&data, name),
-        said: 0,
+        sent: 0,
     });
     let listener = |name, says_since, away| Listener {
         name,
         token: add_user(&data, name),
         says_since,
         last: 0,
-        heard: HashSet::new(),
+        received: HashSet::new(),
         away,
     };
     let mut listeners = [
@@ -115,8 +115,8 @@ fn start(data: &Path) -> ServerProcess {
 }
 
 fn join(daemon: &ServerProcess, token: &str) {
-    let mut line = BlockingSession::log_in(&daemon.address, token).expect("the server lives");
-    line.ok(&json!({"cmd": "join", "room": ROOM}));
+    let mut client = BlockingSession::log_in(&daemon.address, token).expect("the server lives");
+    client.ok(&json!({"cmd": "join", "room": ROOM}));
 }
 
 fn talk_until_killed(
@@ -132,13 +132,13 @@ fn talk_until_killed(
     let spin = Duration::from_micros(chance.below(longest));
     std::thread::scope(|scope| {
         let present = listeners.iter_mut().filter(|listener| !listener.away);
-        let (listening, hears) = sync_channel(2);
+        let (listening, live) = sync_channel(2);
         for listener in present {
             let (address, listening) = (&address, listening.clone());
             scope.spawn(move || listener.listen(address, &listening));
         }
-        // A receiver that cannot say what it has must hear events live before the server may be killed.
-        hears.recv().expect("a listener that hears");
+        // A receiver that sends no position must be live before the server may be killed.
+        live.recv().expect("a live listener");
         for sender in senders {
             let (address, killed) = (&address, &killed);
             scope.spawn(move || sender.talk(address, killed, acknowledged));
@@ -151,37 +151,37 @@ fn talk_until_killed(
 }
 
 impl Sender {
-    /// Talks until the server is gone.
+    /// Sends messages until the connection is lost.
     fn talk(&mut self, address: &str, killed: &AtomicBool, acknowledged: &Acknowledged) {
-        let Ok(mut line) = BlockingSession::log_in(address, &self.token) else {
+        let Ok(mut client) = BlockingSession::log_in(address, &self.token) else {
             return;
         };
         let mut waiting = Vec::new();
         loop {
             while waiting.len() < PIPELINED {
-                self.said += 1;
-                let in_room = !self.said.is_multiple_of(3);
-                let text = format!("{} {}", self.name, self.said);
+                self.sent += 1;
+                let in_room = !self.sent.is_multiple_of(3);
+                let text = format!("{} {}", self.name, self.sent);
                 let to = if in_room { ROOM } else { "plain" };
-                let request = json!({"id": self.said, "cmd": "say", "to": to, "text": text});
-                if line.send(&request).is_err() {
+                let request = json!({"id": self.sent, "cmd": "say", "to": to, "text": text});
+                if client.send(&request).is_err() {
                     return;
                 }
-                waiting.push((in_room, self.said, text));
+                waiting.push((in_room, self.sent, text));
             }
-            let Ok(reply) = line.reply() else {
+            let Ok(reply) = client.reply() else {
                 assert!(killed.load(Ordering::Relaxed), "it ended by itself");
                 return;
             };
             assert!(reply["ok"].is_object(), "{reply}");
             let at = waiting.iter().position(|(_, id, _)| reply["id"] == *id);
             let (in_room, _, text) = waiting.remove(at.expect("a request of its own"));
-            let said = if in_room {
+            let sent = if in_room {
                 &acknowledged.in_room
             } else {
                 &acknowledged.direct
             };
-            said.lock().expect("no panic").push(text);
+            sent.lock().expect("no panic").push(text);
         }
     }
 }
@@ -195,40 +195,40 @@ impl Listener {
         BlockingSession::log_in_with(address, &login)
     }
 
-    /// Listens until the server is gone, and says when it hears as it is said.
+    /// Receives messages until the connection is lost, and reports when it is live.
     fn listen(&mut self, address: &str, listening: &SyncSender<()>) {
         if self.says_since {
-            // It may be killed while it catches up.
-            let Ok(mut line) = self.log_in(address) else {
+            // The server may be killed during a catch-up.
+            let Ok(mut client) = self.log_in(address) else {
                 return;
             };
-            while let Ok(frame) = line.receive_any() {
+            while let Ok(frame) = client.receive_any() {
                 self.record(&frame);
             }
             return;
         }
-        let mut line = self.log_in(address).expect("the server lives");
-        self.until_live(&mut line);
+        let mut client = self.log_in(address).expect("the server lives");
+        self.until_live(&mut client);
         listening.send(()).expect("somebody waits");
-        while let Ok(frame) = line.receive_any() {
+        while let Ok(frame) = client.receive_any() {
             self.record(&frame);
         }
     }
 
-    /// Hears all that is there for it.
+    /// Receives the complete backlog.
     fn catch_up(&mut self, address: &str) {
-        let mut line = self.log_in(address).expect("the server lives");
-        self.until_live(&mut line);
-        line.ok(&json!({"cmd": "quit"}));
+        let mut client = self.log_in(address).expect("the server lives");
+        self.until_live(&mut client);
+        client.ok(&json!({"cmd": "quit"}));
     }
 
-    /// Speaks to itself until it hears that at once.
-    fn until_live(&mut self, line: &mut BlockingSession) {
+    /// Sends messages to itself until one is delivered live.
+    fn until_live(&mut self, client: &mut BlockingSession) {
         loop {
             let request = json!({"id": 7, "cmd": "say", "to": self.name, "text": "do I hear?"});
-            line.send(&request).expect("the server lives");
+            client.send(&request).expect("the server lives");
             let reply = loop {
-                let frame = line.receive_any().expect("the server lives");
+                let frame = client.receive_any().expect("the server lives");
                 if let Some(reply) = self.record(&frame) {
                     break reply.clone();
                 }
@@ -239,7 +239,7 @@ impl Listener {
         }
     }
 
-    /// Notes a message; any other frame is returned.
+    /// Records a message; returns any other frame.
     fn record<'a>(&mut self, frame: &'a ReceivedFrame) -> Option<&'a Value> {
         let ReceivedFrame::Control(json) = frame else {
             panic!("bytes that nobody asked for");
@@ -252,8 +252,8 @@ impl Listener {
         self.last = seq;
         let text = json["text"].as_str().expect("a text");
         if text != "do I hear?" {
-            let new = self.heard.insert(text.to_owned());
-            assert!(new, "{} heard {json} twice", self.name);
+            let new = self.received.insert(text.to_owned());
+            assert!(new, "{} received {json} twice", self.name);
         }
         None
     }
@@ -265,11 +265,14 @@ fn check(listeners: &[Listener], acknowledged: &Acknowledged) {
     for listener in listeners {
         let name = listener.name;
         for text in in_room.iter() {
-            assert!(listener.heard.contains(text), "{name} never heard {text}");
+            assert!(
+                listener.received.contains(text),
+                "{name} never received {text}"
+            );
         }
         for text in direct.iter() {
-            let heard = listener.heard.contains(text);
-            assert_eq!(heard, name == "plain", "{name} and {text}");
+            let received = listener.received.contains(text);
+            assert_eq!(received, name == "plain", "{name} and {text}");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Sessions work on a server that is killed again and again. Whatever was acknowledged is there
-//! afterwards, whatever was under way is there whole or not at all, and nothing else is.
+//! Sessions work on a server that is killed repeatedly. After each restart, every acknowledged
+//! change is present, every pending change is complete or absent, and there is nothing else.
 //!
-//! `HAUL_KILLS` says how often, `HAUL_SEED` repeats the choices of a run, and `TMPDIR` says which
-//! disk is worked on.
+//! `HAUL_KILLS` is the number of kills, `HAUL_SEED` repeats the choices of a run, and `TMPDIR`
+//! selects the disk.
 
 mod checker;
 mod choices;
@@ -56,23 +56,23 @@ fn acknowledged_changes_survive_a_kill_and_others_are_complete_or_absent() {
     let (kills, seed) = (times("HAUL_KILLS", 20), Chance::seed());
     println!("HAUL_KILLS={kills} HAUL_SEED={seed}");
     let mut chance = Chance::new(seed);
-    let place = tempfile::tempdir().expect("a directory");
-    let data = place.path().join("data");
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let data = temp_dir.path().join("data");
     let users = users(&data);
     let tally = Arc::new(RunCounts::default());
     let registers = ["free", "tight", "team"].map(|dir| (dir.to_owned(), Arc::default()));
     let mut sessions = Vec::new();
     let daemon = ServerProcess::start_on(&data);
     for (u, user) in users.iter().enumerate() {
-        let mut line =
+        let mut client =
             BlockingSession::log_in(&daemon.address, &user.token).expect("the server lives");
         for dir in ["/shared", "/team/shared"] {
-            line.ok(&json!({"cmd": "mkdir", "path": dir, "parents": true}));
+            client.ok(&json!({"cmd": "mkdir", "path": dir, "parents": true}));
         }
         for n in 0..SESSIONS {
             let roots = [format!("/s{n}"), format!("/team/{}{n}", user.name)];
             for dir in &roots {
-                line.ok(&json!({"cmd": "mkdir", "path": dir}));
+                client.ok(&json!({"cmd": "mkdir", "path": dir}));
             }
             sessions.push(ModelSession {
                 tree: roots
@@ -122,7 +122,7 @@ fn run_until_killed(daemon: ServerProcess, sessions: &mut [ModelSession], chance
             scope.spawn(move || session.run(address, fuse));
         }
         let burnt = fuse_burnt.recv_timeout(Duration::from_mins(2));
-        // The moment falls between two frames too: where the disk is written to, say.
+        // The kill may also fall between two frames, for example during a write to the disk.
         let now = Instant::now();
         while now.elapsed() < spin {
             std::hint::spin_loop();
@@ -133,7 +133,8 @@ fn run_until_killed(daemon: ServerProcess, sessions: &mut [ModelSession], chance
     drop(daemon);
 }
 
-/// Adds to what is staged what a power cut may leave behind that which is safe: anything at all.
+/// Appends random bytes to the staged files, as a power cut may leave any bytes after the synced
+/// ones.
 fn leave_torn_ends(staging: &Path, chance: &mut Chance) {
     for entry in std::fs::read_dir(staging).expect("staging") {
         let path = entry.expect("readable").path();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-/// A file or a directory, by what is in it.
+/// A file with its content, or a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TreeNode {
     Dir,
@@ -21,7 +21,7 @@ impl TreeNode {
     }
 }
 
-/// Everything below some directories, by absolute path.
+/// All entries below some directories, by absolute path.
 pub(crate) type ModelTree = BTreeMap<String, TreeNode>;
 
 /// Bytes in all files.
@@ -33,7 +33,7 @@ pub(crate) fn bytes(tree: &ModelTree) -> u64 {
     sizes.sum()
 }
 
-/// How an upload ends that is not to become a file.
+/// The end of an upload that must not create a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PlannedEnding {
     Right,
@@ -105,7 +105,7 @@ pub(crate) enum Change {
 pub(crate) type ChangeResult = Result<(ModelTree, Option<String>), &'static str>;
 
 impl Change {
-    /// The request, but for an upload's size and data.
+    /// The request, without the size and the data of an upload.
     pub(crate) fn request(&self) -> Value {
         match self {
             Self::Put(put) => put.request(),
@@ -172,8 +172,8 @@ impl Change {
         Ok((after, path))
     }
 
-    /// What may be there if the server is killed while it does this: all of it or nothing. Only
-    /// of directories on the way may there be some.
+    /// The possible states if the server is killed during the change: complete or absent. Only some
+    /// of the missing parent directories may exist.
     pub(crate) fn states(&self, tree: &ModelTree) -> Vec<ModelTree> {
         let mut states = vec![tree.clone()];
         let Ok((after, _)) = self.outcome(tree) else {
@@ -198,7 +198,7 @@ impl Change {
 }
 
 impl PlannedUpload {
-    /// The request, but for its size.
+    /// The request, without its size.
     pub(crate) fn request(&self) -> Value {
         json!({
             "cmd": "put", "path": self.path, "if_exists": self.if_exists,
@@ -206,11 +206,11 @@ impl PlannedUpload {
         })
     }
 
-    /// Changes the tree; the path that is answered.
+    /// Applies the upload to the tree; returns the path in the reply.
     fn outcome(&self, tree: &mut ModelTree) -> Result<String, &'static str> {
         let node = self.content.node();
         if self.resume && self.if_exists != "rename" && tree.get(&self.path) == Some(&node) {
-            // An earlier attempt has been answered, and the answer was lost.
+            // An earlier attempt was committed, and its reply was lost.
             return Ok(self.path.clone());
         }
         let (parent, _) = self.path.rsplit_once('/').expect("absolute");
@@ -234,7 +234,7 @@ impl PlannedUpload {
     }
 }
 
-/// The directories on the way to `path` that are not there, the first one first.
+/// The missing parent directories of `path`, the topmost first.
 fn missing_parents(tree: &ModelTree, path: &str) -> BTreeSet<String> {
     let ends = path.match_indices('/').map(|(at, _)| &path[..at]);
     let dirs = ends.filter(|dir| !matches!(*dir, "" | "/team"));
@@ -242,7 +242,7 @@ fn missing_parents(tree: &ModelTree, path: &str) -> BTreeSet<String> {
     missing.map(str::to_owned).collect()
 }
 
-/// Where something lands that was to get the name `path`.
+/// The path at which an upload to `path` is published.
 fn target(tree: &ModelTree, path: &str, if_exists: &str) -> Result<String, &'static str> {
     match (tree.get(path), if_exists) {
         (None, _) | (Some(TreeNode::File { .. }), "replace") => Ok(path.to_owned()),
@@ -259,7 +259,7 @@ fn target(tree: &ModelTree, path: &str, if_exists: &str) -> Result<String, &'sta
     }
 }
 
-/// Takes out what is at `path` and below it.
+/// Removes `path` and everything below it.
 fn remove_subtree(tree: &mut ModelTree, path: &str) -> ModelTree {
     let below = format!("{path}/");
     let (taken, left) = std::mem::take(tree)

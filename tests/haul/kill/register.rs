@@ -1,4 +1,4 @@
-//! Files that several sessions write at once: which of the contents may be there.
+//! Files that several sessions write concurrently, and the contents that they may have.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,7 +10,7 @@ use super::model::TreeNode;
 struct Write {
     node: Option<TreeNode>,
     begun: u64,
-    /// When it was acknowledged, if it was.
+    /// The time of its acknowledgement, if there was one.
     ended: Option<u64>,
 }
 
@@ -43,11 +43,11 @@ impl Registers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets all but what is there now, while nobody writes.
-    pub(crate) fn reset(&self, there: impl IntoIterator<Item = (String, TreeNode)>) {
+    /// Resets the history to the present contents, while no session writes.
+    pub(crate) fn reset(&self, present: impl IntoIterator<Item = (String, TreeNode)>) {
         let mut history = self.lock();
         *history = RegisterHistory::default();
-        for (path, node) in there {
+        for (path, node) in present {
             let write = Write {
                 node: Some(node),
                 begun: 0,
@@ -77,7 +77,7 @@ impl Registers {
         }
     }
 
-    /// Notes that a write was acknowledged or, if not, that it has changed nothing.
+    /// Records that a write was acknowledged, or else that it has changed nothing.
     pub(crate) fn end_write(&self, begun: &StartedOperation, acknowledged: bool) {
         let mut history = self.lock();
         let now = history.now();
@@ -97,7 +97,7 @@ impl Registers {
         }
     }
 
-    /// Panics if no write since the read began explains the value that was read.
+    /// Panics if no write explains the value that was read.
     pub(crate) fn end_read(&self, begun: &StartedOperation, found: Option<&TreeNode>) {
         let history = self.lock();
         let none = Vec::new();
@@ -121,7 +121,7 @@ impl Registers {
         );
     }
 
-    /// As [`Self::end_read`], when everything has come to an end.
+    /// Checks like [`Self::end_read`], after all operations have ended.
     pub(crate) fn check(&self, path: &str, found: Option<&TreeNode>) {
         self.end_read(&self.begin_read(path), found);
     }

@@ -1,4 +1,4 @@
-//! One of the sessions that change things until the server dies under them.
+//! A session that changes files until the server is killed.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,15 +15,15 @@ use super::register::{Registers, StartedOperation};
 use crate::blocking_client::BlockingSession;
 use crate::random::Chance;
 
-/// A session removes something when its files come to more bytes than this.
+/// A session removes an entry if its files have more bytes than this.
 const PLENTY: u64 = 2 << 20;
 
-/// Burns down as frames are sent and received, and says when it has.
+/// A countdown of sent and received frames, which triggers the kill.
 #[derive(Debug)]
 pub(crate) struct Fuse {
     left: AtomicI64,
     burnt: SyncSender<()>,
-    /// Once it has, no answer is taken any more.
+    /// Once it has reached zero, no reply is processed any more.
     deafens: bool,
 }
 
@@ -40,16 +40,16 @@ impl Fuse {
         self.burn_by(1);
     }
 
-    /// As the server begins to change something for good: it is to be hit at that more often.
+    /// Counts down faster at a commit, so that kills hit commits more often.
     pub(super) fn burn_to_commit(&self) {
         self.burn_by(20);
     }
 
-    /// The answer to a change. Where it is lost in the end, the change may be done or not.
-    pub(super) fn answer(&self, line: &mut BlockingSession) -> io::Result<Value> {
-        let reply = line.final_reply()?;
+    /// The reply to a change. If it is lost, the change may have been made or not.
+    pub(super) fn answer(&self, client: &mut BlockingSession) -> io::Result<Value> {
+        let reply = client.final_reply()?;
         while self.deafens && self.left.load(Ordering::Relaxed) <= 0 {
-            line.receive()?;
+            client.receive()?;
         }
         self.burn();
         Ok(reply)
@@ -63,7 +63,7 @@ impl Fuse {
     }
 }
 
-/// Counts over all sessions and rounds.
+/// Counters over all sessions and rounds.
 #[derive(Debug, Default)]
 pub(crate) struct RunCounts {
     pub(crate) acknowledged: AtomicU64,
@@ -72,7 +72,7 @@ pub(crate) struct RunCounts {
     pub(crate) unfinished: AtomicU64,
     pub(crate) unfinished_and_done: AtomicU64,
     pub(crate) resumed: AtomicU64,
-    /// Offers to resume that were of another upload.
+    /// The number of offers to resume that were of another upload.
     pub(crate) others: AtomicU64,
     pub(crate) discarded: AtomicU64,
 }
@@ -81,85 +81,85 @@ pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// A session and what it knows: its directories are changed by nobody else.
+/// A session with its model. No other session changes its directories.
 pub(crate) struct ModelSession {
     pub(crate) roots: [String; 2],
     pub(crate) tree: ModelTree,
-    /// Changes of the tree that were asked for and not answered.
+    /// Requested changes without a reply.
     pub(crate) unfinished: Vec<Change>,
-    /// Uploads that were cut off, to be resumed.
+    /// Interrupted uploads to be resumed.
     pub(crate) cut: Vec<PlannedUpload>,
-    /// An upload that never ends, and how much of it was sent.
+    /// The background upload, and the number of its sent bytes.
     pub(crate) endless: Option<(PlannedUpload, usize)>,
-    /// Contents sent to a path with a declared length, any of which may be kept.
+    /// The contents that were sent to a path with a declared length, any of which may be kept.
     pub(crate) sent: HashMap<(String, u64), Vec<UploadContent>>,
-    /// The path and the length of what was kept when the server had started.
+    /// The path and the length of each partial upload at the server's start.
     pub(crate) kept: HashMap<String, (String, usize)>,
     pub(crate) token: String,
-    /// What is in the files that all sessions of its user write.
+    /// The contents of the files that all sessions of its user write.
     pub(crate) registers: Arc<Registers>,
-    /// The same of the folder, which all sessions write.
+    /// The contents of the files of the folder, which all sessions write.
     pub(crate) team: Arc<Registers>,
     pub(crate) chance: Chance,
     pub(crate) tally: Arc<RunCounts>,
 }
 
 impl ModelSession {
-    /// Works until the server is gone.
+    /// Works until the connection is lost.
     pub(crate) fn run(&mut self, address: &str, fuse: &Fuse) {
         let error = loop {
-            let Ok(mut line) = BlockingSession::log_in(address, &self.token) else {
+            let Ok(mut client) = BlockingSession::log_in(address, &self.token) else {
                 return;
             };
-            let end = self.work(&mut line, fuse);
+            let end = self.work(&mut client, fuse);
             self.cut.extend(self.endless.take().map(|(put, _)| put));
             match end {
                 Ok(()) => {}
                 Err(error) => break error,
             }
         };
-        let gone = [
+        let disconnects = [
             io::ErrorKind::UnexpectedEof,
             io::ErrorKind::ConnectionReset,
             io::ErrorKind::BrokenPipe,
         ];
-        assert!(gone.contains(&error.kind()), "{error}");
+        assert!(disconnects.contains(&error.kind()), "{error}");
         self.note_cut_off();
     }
 
-    /// Does this and that; returns to begin another session.
-    fn work(&mut self, line: &mut BlockingSession, fuse: &Fuse) -> io::Result<()> {
+    /// Performs random operations; returns when the session ends.
+    fn work(&mut self, client: &mut BlockingSession, fuse: &Fuse) -> io::Result<()> {
         while let Some(put) = self.cut.pop() {
             if !self.chance.one_in(4) {
-                self.go_on(line, fuse, put)?;
+                self.go_on(client, fuse, put)?;
             }
         }
         if self.chance.one_in(2) {
-            self.begin_endless(line)?;
+            self.begin_endless(client)?;
         }
         loop {
-            self.feed_endless(line)?;
+            self.feed_endless(client)?;
             if bytes(&self.tree) > PLENTY {
                 let change = self.removal();
-                self.change(line, fuse, &change)?;
+                self.change(client, fuse, &change)?;
             }
             match self.chance.below(100) {
                 0..45 => {
                     let put = self.put();
-                    self.upload(line, fuse, &[put])?;
+                    self.upload(client, fuse, &[put])?;
                 }
                 45..52 => {
                     let puts = self.two_puts();
-                    self.upload(line, fuse, &puts)?;
+                    self.upload(client, fuse, &puts)?;
                 }
                 52..70 => {
                     let change = self.small_change();
-                    self.change(line, fuse, &change)?;
+                    self.change(client, fuse, &change)?;
                 }
-                70..80 => self.read(line, fuse)?,
-                80..96 => self.use_register(line, fuse)?,
+                70..80 => self.read(client, fuse)?,
+                80..96 => self.use_register(client, fuse)?,
                 96 | 97 => {
-                    self.abandon(line)?;
+                    self.abandon(client)?;
                     return Ok(());
                 }
                 _ => return Ok(()),
@@ -167,10 +167,10 @@ impl ModelSession {
         }
     }
 
-    /// Sends the data of puts in turns, and takes their replies.
+    /// Sends the data of puts alternately, and processes their replies.
     pub(super) fn upload(
         &mut self,
-        line: &mut BlockingSession,
+        client: &mut BlockingSession,
         fuse: &Fuse,
         puts: &[PlannedUpload],
     ) -> io::Result<()> {
@@ -188,45 +188,45 @@ impl ModelSession {
                 _ => request["size"] = json!(content.len()),
             }
             self.remember(&put.path, &request["size"], &put.content);
-            line.send(&request)?;
+            client.send(&request)?;
             let size = chunk.max(content.len() / 16);
             rest.push((id, put.ending, content.chunks(size), blake3::hash(content)));
         }
         while let Some((id, ending, mut chunks, digest)) = rest.pop() {
             fuse.burn();
             if let Some(chunk) = chunks.next() {
-                line.send_data(id, chunk)?;
+                client.send_data(id, chunk)?;
                 rest.insert(0, (id, ending, chunks, digest));
                 continue;
             }
             let mut hex = digest.to_hex().to_string();
             match ending {
                 PlannedEnding::Cancel => {
-                    line.send(&json!({"id": 99, "cmd": "cancel", "target": id}))?;
-                    // It comes too late, whatever the server is doing.
-                    line.send(&json!({"id": id, "cmd": "end"}))?;
+                    client.send(&json!({"id": 99, "cmd": "cancel", "target": id}))?;
+                    // The cancel is too late, whatever the server is doing.
+                    client.send(&json!({"id": id, "cmd": "end"}))?;
                     continue;
                 }
                 PlannedEnding::WrongDigest => hex.replace_range(..8, "00000000"),
                 PlannedEnding::Right | PlannedEnding::TooShort => {}
             }
             let digest = format!("blake3:{hex}");
-            line.send(&json!({"id": id, "cmd": "end", "digest": digest}))?;
+            client.send(&json!({"id": id, "cmd": "end", "digest": digest}))?;
             fuse.burn_to_commit();
         }
-        self.take_replies(line, fuse, &mut changes)
+        self.take_replies(client, fuse, &mut changes)
     }
 
     fn take_replies(
         &mut self,
-        line: &mut BlockingSession,
+        client: &mut BlockingSession,
         fuse: &Fuse,
         changes: &mut [Option<Change>],
     ) -> io::Result<()> {
         let cancels = changes.iter().flatten().any(is_cancelled);
         let mut answers = changes.len() + usize::from(cancels);
         while answers > 0 {
-            let reply = fuse.answer(line)?;
+            let reply = fuse.answer(client)?;
             answers -= 1;
             if reply["id"] == 99 {
                 continue;
@@ -242,22 +242,22 @@ impl ModelSession {
 
     fn change(
         &mut self,
-        line: &mut BlockingSession,
+        client: &mut BlockingSession,
         fuse: &Fuse,
         change: &Change,
     ) -> io::Result<()> {
         self.unfinished = vec![change.clone()];
         let mut request = change.request();
         request["id"] = json!(1);
-        line.send(&request)?;
+        client.send(&request)?;
         fuse.burn_to_commit();
-        let reply = fuse.answer(line)?;
+        let reply = fuse.answer(client)?;
         self.unfinished.clear();
         self.settle(change, &reply);
         Ok(())
     }
 
-    /// Compares an answer with what it must be, and takes it in.
+    /// Compares a reply with the expected one, and updates the model.
     pub(super) fn settle(&mut self, change: &Change, reply: &Value) {
         let code = reply["error"]["code"].as_str();
         let is_cancelled = is_cancelled(change) && code == Some("cancelled");
@@ -267,8 +267,8 @@ impl ModelSession {
         }
         match (change.outcome(&self.tree), code) {
             (Ok((after, path)), None) => {
-                let told = reply["ok"]["path"].as_str();
-                assert_eq!(told, path.as_deref(), "{change:?}");
+                let replied_path = reply["ok"]["path"].as_str();
+                assert_eq!(replied_path, path.as_deref(), "{change:?}");
                 if let Change::Put(put) = change {
                     assert_is(&put.content.node(), &reply["ok"]);
                 }
@@ -280,13 +280,13 @@ impl ModelSession {
         }
     }
 
-    fn read(&mut self, line: &mut BlockingSession, fuse: &Fuse) -> io::Result<()> {
+    fn read(&mut self, client: &mut BlockingSession, fuse: &Fuse) -> io::Result<()> {
         let files = self.files();
         if files.is_empty() {
             return Ok(());
         }
         let path = self.chance.pick(&files);
-        let (content, reply) = line.get(path)?;
+        let (content, reply) = client.get(path)?;
         fuse.burn();
         assert!(reply["ok"].is_object(), "{path}: {reply}");
         assert_eq!(
@@ -298,7 +298,7 @@ impl ModelSession {
         Ok(())
     }
 
-    fn use_register(&mut self, line: &mut BlockingSession, fuse: &Fuse) -> io::Result<()> {
+    fn use_register(&mut self, client: &mut BlockingSession, fuse: &Fuse) -> io::Result<()> {
         let (dir, registers) = if self.chance.one_in(2) {
             ("/team/shared", Arc::clone(&self.team))
         } else {
@@ -308,7 +308,7 @@ impl ModelSession {
         match self.chance.below(6) {
             0 | 1 => {
                 let begun = registers.begin_read(&path);
-                let (content, reply) = line.get(&path)?;
+                let (content, reply) = client.get(&path)?;
                 fuse.burn();
                 let found = match reply["error"]["code"].as_str() {
                     None => Some(TreeNode::file(&content)),
@@ -321,14 +321,14 @@ impl ModelSession {
             2 => {
                 let begun = registers.begin_write(&path, None);
                 fuse.burn();
-                let reply = line.call(&json!({"cmd": "rm", "path": path}))?;
+                let reply = client.call(&json!({"cmd": "rm", "path": path}))?;
                 fuse.burn();
                 self.end_write(&registers, &begun, &reply, "not_found");
             }
             _ => {
                 let content = self.content();
                 let begun = registers.begin_write(&path, Some(content.node()));
-                let reply = line.put(json!({"path": path}), content.bytes())?;
+                let reply = client.put(json!({"path": path}), content.bytes())?;
                 fuse.burn();
                 self.end_write(&registers, &begun, &reply, "quota_exceeded");
             }
@@ -354,7 +354,7 @@ impl ModelSession {
     }
 }
 
-/// Whether it is a put that is cancelled before its end, whatever else is wrong with it.
+/// Whether it is a put that is cancelled before its `end`.
 fn is_cancelled(change: &Change) -> bool {
     matches!(change, Change::Put(put) if put.ending == PlannedEnding::Cancel)
 }

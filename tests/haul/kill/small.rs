@@ -1,5 +1,5 @@
-//! Bursts of small files into a server that is killed: what was acknowledged is there, what is there
-//! is whole.
+//! Bursts of small files and a server that is killed: acknowledged files exist, and existing files
+//! are complete.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,10 +13,10 @@ use crate::blocking_client::BlockingSession;
 use crate::daemon::{ServerProcess, operate, wait_until_tidy};
 use crate::random::{Chance, times};
 
-/// Files in one burst.
+/// The number of files in a burst.
 const BURST: u32 = 300;
 
-/// The bytes of the file of that number.
+/// The content of the file with this number.
 fn content(kill: u64, number: u32) -> Vec<u8> {
     let length = (number as usize * 37) % 5000;
     let text = format!("{kill}/{number};");
@@ -27,9 +27,9 @@ fn path(kill: u64, number: u32) -> String {
     format!("k{kill}/d{}/f{number}", number % 5)
 }
 
-/// Puts a burst and tells the number of each that is acknowledged, until the server is gone.
+/// Puts a burst and sends the number of each acknowledged file, until the connection is lost.
 fn put_burst(address: &str, token: &str, kill: u64, acknowledged: &Sender<u32>) {
-    let Ok(mut line) = BlockingSession::log_in(address, token) else {
+    let Ok(mut client) = BlockingSession::log_in(address, token) else {
         return;
     };
     for number in 1..=BURST {
@@ -39,17 +39,17 @@ fn put_burst(address: &str, token: &str, kill: u64, acknowledged: &Sender<u32>) 
             "id": number, "cmd": "put", "path": path, "size": content.len(), "parents": true,
         });
         let digest = format!("blake3:{}", blake3::hash(&content).to_hex());
-        let sent = line.send(&put).and_then(|()| {
+        let sent = client.send(&put).and_then(|()| {
             if !content.is_empty() {
-                line.send_data(number, &content)?;
+                client.send_data(number, &content)?;
             }
-            line.send(&json!({"id": number, "cmd": "end", "digest": digest}))
+            client.send(&json!({"id": number, "cmd": "end", "digest": digest}))
         });
         if sent.is_err() {
             break;
         }
     }
-    while let Ok(reply) = line.final_reply() {
+    while let Ok(reply) = client.final_reply() {
         assert!(reply["ok"].is_object(), "{reply}");
         let number = reply["id"].as_u64().and_then(|id| u32::try_from(id).ok());
         if acknowledged.send(number.expect("an id")).is_err() {
@@ -71,13 +71,12 @@ fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn of_a_burst_of_small_files_what_was_acknowledged_outlives_a_kill_and_all_that_is_there_is_whole()
-{
+fn acknowledged_small_files_survive_a_kill_and_every_stored_file_is_complete() {
     let (kills, seed) = (times("HAUL_KILLS", 20).div_ceil(4), Chance::seed());
     println!("HAUL_KILLS={} HAUL_SEED={seed}", kills * 4);
     let mut chance = Chance::new(seed);
-    let place = tempfile::tempdir().expect("a directory");
-    let data = place.path().join("data");
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let data = temp_dir.path().join("data");
     operate(&data, "user add free --quota 1GiB", "correct horse\n");
     let token = operate(&data, "token add free", "");
     let home = data.join("homes/free");
@@ -100,7 +99,7 @@ fn of_a_burst_of_small_files_what_was_acknowledged_outlives_a_kill_and_all_that_
                 std::hint::spin_loop();
             }
             kill_process(daemon.id(), Signal::KILL).expect("it runs");
-            // Everything that it had sent before it died was acknowledged.
+            // All replies that the server sent before it was killed are acknowledgements.
             safe.extend(acknowledged.iter());
         });
         drop(daemon);
@@ -108,22 +107,27 @@ fn of_a_burst_of_small_files_what_was_acknowledged_outlives_a_kill_and_all_that_
             known.insert(path(kill, number), content(kill, number));
         }
         let daemon = ServerProcess::start_on(&data);
-        let there = files(&home);
+        let found_files = files(&home);
         for (path, content) in &known {
-            assert_eq!(there.get(path), Some(content), "{path} was acknowledged");
+            assert_eq!(
+                found_files.get(path),
+                Some(content),
+                "{path} was acknowledged"
+            );
         }
         for number in 1..=BURST {
             let path = path(kill, number);
-            if let Some(found) = there.get(&path) {
+            if let Some(found) = found_files.get(&path) {
                 assert_eq!(*found, content(kill, number), "{path} is not whole");
                 known.insert(path, found.clone());
             }
         }
-        assert_eq!(there.len(), known.len(), "nothing else is there");
+        assert_eq!(found_files.len(), known.len(), "nothing else is there");
         wait_until_tidy(&data, 0);
-        let mut line = BlockingSession::log_in(&daemon.address, &token).expect("the server lives");
-        let df = line.ok(&json!({"cmd": "df"}));
-        let bytes: usize = there.values().map(Vec::len).sum();
+        let mut client =
+            BlockingSession::log_in(&daemon.address, &token).expect("the server lives");
+        let df = client.ok(&json!({"cmd": "df"}));
+        let bytes: usize = found_files.values().map(Vec::len).sum();
         let entries = walkdir::WalkDir::new(&home).min_depth(1);
         let entries = entries.into_iter().count();
         assert_eq!(

@@ -72,7 +72,7 @@ async fn read_server(client: &Client, path: &Path, remote: &str) -> DirNode {
 
 async fn check_pair(client: &Client, home: &Path, number: u64, seed: u64) {
     let mut chance = Chance::new(seed);
-    let place = tempfile::tempdir().expect("a directory");
+    let temp_dir = tempfile::tempdir().expect("a directory");
     let remote = format!("/pair-{number}");
     let on_server = home.join(format!("pair-{number}"));
     let options = |chance: &mut Chance| SyncOptions {
@@ -85,7 +85,7 @@ async fn check_pair(client: &Client, home: &Path, number: u64, seed: u64) {
     };
 
     let first = random_tree(&mut chance, 2);
-    let local = place.path().join("first");
+    let local = temp_dir.path().join("first");
     create(&first, &local);
     create(&edited(&first, &mut chance), &on_server);
     let before = read_server(client, &on_server, &remote).await;
@@ -102,7 +102,7 @@ async fn check_pair(client: &Client, home: &Path, number: u64, seed: u64) {
         panic!("up, seed {seed}, {:?}: {difference}", job.options.rules);
     }
 
-    let local = place.path().join("second");
+    let local = temp_dir.path().join("second");
     create(&edited(&first, &mut chance), &local);
     let before = read(&local);
     let job = SyncJob {

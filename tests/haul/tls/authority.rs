@@ -1,4 +1,4 @@
-//! An authority that certifies servers and clients.
+//! A certificate authority for servers and clients.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
@@ -15,7 +15,7 @@ impl CertificateAuthority {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // No two have the same name.
+        // Each authority has a unique name.
         params.distinguished_name = named(&format!("authority {:?}", &key.public_key_raw()[..8]));
         let pem = params.self_signed(&key).expect("signed").pem();
         let issuer = Issuer::new(params, key);

@@ -26,7 +26,7 @@ async fn connect(server: &TestServer, (certificate, key): &(String, String)) -> 
 }
 
 #[tokio::test]
-async fn a_certificate_logs_in_the_user_whom_it_names_with_or_without_the_name() {
+async fn a_certificate_logs_in_the_user_that_it_names() {
     let authority = CertificateAuthority::new();
     let server = start(&authority).await;
     let certificate = authority.certify_user("alice");
@@ -73,7 +73,7 @@ async fn a_client_with_a_certificate_can_log_in_by_password_as_another_user() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_names_no_user_logs_nobody_in() {
+async fn a_certificate_without_a_user_name_logs_no_user_in() {
     let authority = CertificateAuthority::new();
     let server = start(&authority).await;
     let mut client = connect(&server, &authority.certify_user("../alice")).await;
@@ -87,7 +87,7 @@ async fn a_certificate_of_an_unknown_authority_ends_the_handshake() {
     let server = start(&CertificateAuthority::new()).await;
     let (certificate, key) = CertificateAuthority::new().certify_user("alice");
     let config = showing(&server.own_certificate(), &certificate, &key);
-    // In TLS 1.3 the client is done before the server has seen its certificate.
+    // In TLS 1.3 the client finishes its handshake before the server has seen its certificate.
     let refused = match server.handshake(config).await {
         Ok(mut stream) => stream.read_u8().await.expect_err("an alert"),
         Err(error) => error,
@@ -96,7 +96,7 @@ async fn a_certificate_of_an_unknown_authority_ends_the_handshake() {
 }
 
 #[tokio::test]
-async fn without_an_authority_certificates_are_not_asked_for() {
+async fn without_an_authority_no_client_certificate_is_requested() {
     let server = TestServer::start().await;
     let mut client = connect(&server, &CertificateAuthority::new().certify_user("alice")).await;
     client.fails(json!({"cmd": "login"}), "bad_request").await;

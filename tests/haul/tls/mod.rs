@@ -1,5 +1,5 @@
-//! TLS: the handshake on the common port, certificates of servers and of clients, and whom a client
-//! trusts.
+//! TLS: the handshake on the common port, certificates of servers and clients, and the trust of
+//! clients.
 
 pub(crate) mod authority;
 mod logins;
@@ -20,22 +20,22 @@ use tokio_rustls::client::TlsStream;
 
 use crate::harness::{PASSWORD, RawClient, TestServer};
 
-/// A client of raw frames inside of TLS, which knows nothing of haul's code.
+/// A client of raw frames inside TLS.
 pub(crate) type TlsClient = RawClient<TlsStream<TcpStream>>;
 
 impl TestServer {
-    /// The certificate that the server has made for itself, as PEM.
+    /// The self-signed certificate of the server, as PEM.
     pub(crate) fn own_certificate(&self) -> Vec<u8> {
         fs::read(self.data().join("tls/certificate.pem")).expect("made")
     }
 
-    /// A connection inside of TLS that has said nothing yet.
+    /// A TLS connection on which nothing has been sent yet.
     pub(crate) async fn connect_tls(&self) -> TlsClient {
         let config = trusting(&self.own_certificate()).with_no_client_auth();
         RawClient::new(self.handshake(config).await.expect("a handshake"))
     }
 
-    /// A session of `user` inside of TLS.
+    /// A session of `user` inside TLS.
     pub(crate) async fn log_in_tls(&self, user: &str) -> TlsClient {
         let mut client = self.connect_tls().await;
         client
@@ -53,7 +53,7 @@ impl TestServer {
     }
 }
 
-/// Settings of a client that takes servers with this certificate, or one that it has signed.
+/// The TLS settings of a client that trusts this certificate and those that it has signed.
 fn trusting(pem: &[u8]) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
     let mut roots = RootCertStore::empty();
     let certificate = CertificateDer::from_pem_slice(pem).expect("a certificate");
@@ -65,7 +65,7 @@ fn trusting(pem: &[u8]) -> rustls::ConfigBuilder<ClientConfig, rustls::client::W
         .with_root_certificates(roots)
 }
 
-/// Settings of a client that shows a certificate.
+/// The TLS settings of a client with a certificate.
 fn showing(server: &[u8], certificate: &str, key: &str) -> ClientConfig {
     let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).expect("one")];
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");

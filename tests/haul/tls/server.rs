@@ -19,7 +19,7 @@ use crate::requirements;
 const HELLO: [u8; 9] = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc];
 
 #[tokio::test]
-async fn a_file_goes_up_and_comes_back_the_same_inside_of_tls() {
+async fn a_file_is_transferred_unchanged_inside_tls() {
     let server = TestServer::start().await;
     let mut client = server.log_in_tls("alice").await;
     let content: Vec<u8> = (0..3_000_017_u32)
@@ -36,11 +36,11 @@ async fn a_file_goes_up_and_comes_back_the_same_inside_of_tls() {
 }
 
 #[tokio::test]
-async fn after_quit_the_server_says_that_this_was_all() {
+async fn after_quit_the_server_sends_close_notify() {
     let server = TestServer::start().await;
     let mut client = server.connect_tls().await;
     client.ok(json!({"cmd": "quit"})).await;
-    // Without `close_notify` this would be an error.
+    // Without `close_notify` the read would fail.
     assert_eq!(client.stream.read(&mut [0]).await.expect("a sound end"), 0);
 }
 
@@ -75,7 +75,7 @@ async fn an_upload_that_ends_without_close_notify_commits_nothing() {
 }
 
 #[tokio::test]
-async fn garbage_for_a_handshake_is_closed_and_others_go_on() {
+async fn a_garbage_handshake_is_closed_and_other_sessions_continue() {
     let server = TestServer::start().await;
     let mut other = server.log_in_tls("bob").await;
     for garbage in [
@@ -89,7 +89,7 @@ async fn garbage_for_a_handshake_is_closed_and_others_go_on() {
         client.send_bytes(garbage).await;
         let mut alert = Vec::new();
         let read = client.stream.read_to_end(&mut alert).await;
-        // An alert, if the server could take the bytes for TLS at all.
+        // An alert, if the bytes look like TLS to the server.
         assert!(
             read.is_err() || matches!(alert[..], [] | [0x15, ..]),
             "{alert:?}"
@@ -99,7 +99,7 @@ async fn garbage_for_a_handshake_is_closed_and_others_go_on() {
 }
 
 #[tokio::test]
-async fn a_silent_hello_is_closed_at_the_deadline_and_nobody_waits_for_it() {
+async fn an_incomplete_handshake_is_closed_at_the_deadline_and_delays_no_other() {
     let server = TestServer::start_with(|config| {
         config.limits.handshake_timeout = Duration::from_millis(300);
         config.limits.login_timeout = Duration::from_hours(1);
@@ -114,7 +114,7 @@ async fn a_silent_hello_is_closed_at_the_deadline_and_nobody_waits_for_it() {
 }
 
 #[tokio::test]
-async fn a_silence_after_the_handshake_ends_at_the_login_deadline() {
+async fn a_silent_connection_after_the_handshake_ends_at_the_login_deadline() {
     let server = TestServer::start_with(|config| {
         config.limits.login_timeout = Duration::from_millis(500);
     })
@@ -123,7 +123,7 @@ async fn a_silence_after_the_handshake_ends_at_the_login_deadline() {
     assert_eq!(silent.receive().await, Received::Closed);
 }
 
-/// Whether there is an `openssl`; on CI there has to be.
+/// Whether `openssl` is installed; on CI it must be.
 fn openssl_is_installed(test: &str) -> bool {
     requirements::program("openssl", "version", &format!("tls::server::{test}"))
 }
@@ -139,8 +139,8 @@ async fn tls_1_2_is_refused_with_an_alert_and_one_line_of_the_log() {
         .stdin(Stdio::null())
         .output()
         .expect("it runs");
-    let said = String::from_utf8_lossy(&old.stderr).into_owned();
-    assert!(said.contains("alert protocol version"), "{said}");
+    let stderr = String::from_utf8_lossy(&old.stderr).into_owned();
+    assert!(stderr.contains("alert protocol version"), "{stderr}");
     let stopped = daemon.terminate();
     let lines = stopped.lines();
     let failed = |line: &&serde_json::Value| {
@@ -150,8 +150,8 @@ async fn tls_1_2_is_refused_with_an_alert_and_one_line_of_the_log() {
 }
 
 #[tokio::test]
-async fn another_program_speaks_tls_1_3_and_frames_with_it() {
-    if !openssl_is_installed("another_program_speaks_tls_1_3_and_frames_with_it") {
+async fn openssl_connects_by_tls_1_3_and_exchanges_frames() {
+    if !openssl_is_installed("openssl_connects_by_tls_1_3_and_exchanges_frames") {
         return;
     }
     let server = TestServer::start().await;
@@ -175,22 +175,25 @@ async fn another_program_speaks_tls_1_3_and_frames_with_it() {
     let mut stdout = process.stdout.take().expect("piped");
     let login = json!({"id": 1, "cmd": "login", "user": "alice", "password": PASSWORD});
     let quit = json!({"id": 2, "cmd": "quit"});
-    let said = tokio::task::spawn_blocking(move || {
+    let output = tokio::task::spawn_blocking(move || {
         stdin
             .write_all(&[control(&login), control(&quit)].concat())
             .expect("read");
-        let mut said = Vec::new();
-        stdout.read_to_end(&mut said).expect("readable");
+        let mut output = Vec::new();
+        stdout.read_to_end(&mut output).expect("readable");
         process.wait().expect("it ends");
-        said
+        output
     });
-    let said = said.await.expect("no panic");
-    let said = String::from_utf8_lossy(&said);
-    assert!(said.contains(r#"{"id":1,"ok":{"user":"alice""#), "{said}");
-    assert!(said.ends_with(r#"{"id":2,"ok":{}}"#), "{said}");
+    let output = output.await.expect("no panic");
+    let output = String::from_utf8_lossy(&output);
+    assert!(
+        output.contains(r#"{"id":1,"ok":{"user":"alice""#),
+        "{output}"
+    );
+    assert!(output.ends_with(r#"{"id":2,"ok":{}}"#), "{output}");
 }
 
-/// A server that shows a certificate which the test can exchange.
+/// A server with certificate files that the test can replace.
 async fn with_files(certificate: &(String, String)) -> TestServer {
     let (certificate, key) = certificate.clone();
     TestServer::start_with(|config: &mut Config| {
@@ -207,7 +210,7 @@ fn files(data: &std::path::Path) -> (std::path::PathBuf, std::path::PathBuf) {
 }
 
 #[tokio::test]
-async fn a_new_certificate_is_for_new_connections_and_open_sessions_live_on() {
+async fn a_new_certificate_is_used_for_new_connections_and_open_sessions_continue() {
     let (old, new) = (CertificateAuthority::new(), CertificateAuthority::new());
     let server = with_files(&old.certify(&["localhost"])).await;
     let trusts =
@@ -228,7 +231,7 @@ async fn a_new_certificate_is_for_new_connections_and_open_sessions_live_on() {
 }
 
 #[tokio::test]
-async fn a_bad_new_certificate_is_refused_and_the_old_one_stays() {
+async fn an_invalid_new_certificate_is_refused_and_the_old_one_remains() {
     let authority = CertificateAuthority::new();
     let server = with_files(&authority.certify(&["localhost"])).await;
     let (first, second) = files(server.data());
@@ -263,9 +266,9 @@ async fn a_bad_new_certificate_is_refused_and_the_old_one_stays() {
 }
 
 #[tokio::test]
-async fn a_server_that_starts_again_shows_the_same_certificate() {
-    let place = tempfile::tempdir().expect("a directory");
-    let data = place.path().join("data");
+async fn a_restarted_server_presents_the_same_certificate() {
+    let temp_dir = tempfile::tempdir().expect("a directory");
+    let data = temp_dir.path().join("data");
     let first = ServerProcess::start_on(&data);
     let shown = first.fingerprint().to_owned();
     first.terminate();

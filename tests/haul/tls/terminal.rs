@@ -1,4 +1,4 @@
-//! The program as someone sees it who sits at a terminal.
+//! The program at a terminal.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -10,7 +10,8 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use crate::daemon::Watchdog;
 
-/// Runs the program at a terminal and types `answer`; the exit code and what the terminal showed.
+/// Runs the program at a terminal and types `answer`; returns the exit code and the terminal
+/// output.
 pub(crate) async fn at_terminal(mut command: Command, answer: &str) -> (Option<i32>, String) {
     let answer = answer.to_owned();
     let running = tokio::task::spawn_blocking(move || {
@@ -27,10 +28,10 @@ pub(crate) async fn at_terminal(mut command: Command, answer: &str) -> (Option<i
         near.write_all(answer.as_bytes()).expect("typed");
         let mut process = command.spawn().expect("it starts");
         let _watchdog = Watchdog::of_process(&process);
-        // It holds the other side, too.
+        // The command holds the other side of the terminal, too.
         drop(command);
         let mut shown = Vec::new();
-        // Ends with an error once nobody has the other side any more.
+        // The read fails once the other side is closed.
         let _ = near.read_to_end(&mut shown);
         let status = process.wait().expect("it ends");
         let shown = String::from_utf8_lossy(&shown).replace("\r\n", "\n");

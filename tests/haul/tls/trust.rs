@@ -1,4 +1,4 @@
-//! Whom the client trusts, as the library has it and as a person meets it.
+//! The trust of the client in servers, in the library and in the program.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -28,13 +28,13 @@ impl TestServer {
         Fingerprint::of_certificate(&CertificateDer::from_pem_slice(&pem).expect("a certificate"))
     }
 
-    /// Makes the server show another certificate of its own.
+    /// Replaces the self-signed certificate of the server.
     async fn change_certificate(&self) {
         fs::remove_dir_all(self.data().join("tls")).expect("removed");
         self.server.reload_tls().await.expect("made anew");
     }
 
-    /// A client that knows only the server's address.
+    /// A user that knows only the address of the server.
     fn stranger(&self) -> Person {
         Person::for_url(format!("haul://alice@{}", self.address))
     }
@@ -56,7 +56,7 @@ impl TestServer {
 
 impl Person {
     fn pins(&self) -> PathBuf {
-        self.place.path().join("config/haul/known_servers.toml")
+        self.temp_dir.path().join("config/haul/known_servers.toml")
     }
 
     fn with_password(&self, args: &[&str]) -> Command {
@@ -65,32 +65,33 @@ impl Person {
         command
     }
 
-    /// Runs the program with the password in the environment; the exit code and what it says.
+    /// Runs the program with the password in the environment; returns the exit code and standard
+    /// error.
     async fn tries(&self, args: &[&str]) -> (Option<i32>, String) {
         let (output, _) = run(self.with_password(args), "").await;
-        let said = String::from_utf8(output.stderr).expect("text");
-        (output.status.code(), said)
+        let stderr = String::from_utf8(output.stderr).expect("text");
+        (output.status.code(), stderr)
     }
 }
 
 #[tokio::test]
-async fn without_a_terminal_an_unknown_server_is_refused_and_the_way_out_is_named() {
+async fn without_a_terminal_an_unknown_server_is_refused_with_advice() {
     let server = TestServer::start().await;
     let person = server.stranger();
-    let (code, said) = person.tries(&["connect", &person.url]).await;
+    let (code, stderr) = person.tries(&["connect", &person.url]).await;
     let fingerprint = server.fingerprint();
-    assert_eq!((code, said.lines().count()), (Some(3), 1), "{said}");
-    assert!(said.contains("is not known"), "{said}");
+    assert_eq!((code, stderr.lines().count()), (Some(3), 1), "{stderr}");
+    assert!(stderr.contains("is not known"), "{stderr}");
     let way_out = format!(
         "`haul connect --fingerprint {fingerprint} haul://alice@{}`",
         server.address
     );
-    assert!(said.contains(&way_out), "{said}");
+    assert!(stderr.contains(&way_out), "{stderr}");
     assert!(!person.pins().exists());
 }
 
 #[tokio::test]
-async fn at_a_terminal_an_unknown_server_is_asked_about_once_and_then_known() {
+async fn at_a_terminal_an_unknown_server_is_confirmed_once() {
     let server = TestServer::start().await;
     let person = server.stranger();
     let refused = at_terminal(person.with_password(&["connect", &person.url]), "n\n").await;
@@ -114,14 +115,14 @@ async fn at_a_terminal_an_unknown_server_is_asked_about_once_and_then_known() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o600);
-    let (names, said) = person.types(&["ls"], 0).await;
-    assert_eq!((&*names, &*said), ("", ""));
+    let (names, stderr) = person.types(&["ls"], 0).await;
+    assert_eq!((&*names, &*stderr), ("", ""));
     let (code, shown) = at_terminal(person.command(&["whoami"]), "").await;
     assert_eq!((code, &*shown), (Some(0), ""));
 }
 
 #[tokio::test]
-async fn a_changed_certificate_is_refused_loudly_and_accepted_by_the_line_that_is_named() {
+async fn a_changed_certificate_is_refused_and_can_be_accepted_by_the_printed_command() {
     let server = TestServer::start().await;
     let person = server.stranger();
     let old = server.fingerprint().to_string();
@@ -134,17 +135,17 @@ async fn a_changed_certificate_is_refused_loudly_and_accepted_by_the_line_that_i
         person.command(&["ls"]),
         person.with_password(&["connect", &person.url]),
     ] {
-        let (code, said) = at_terminal(command, "y\n").await;
-        assert_eq!(code, Some(3), "{said}");
-        // The terminal shows it in several lines.
-        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(said.contains("HAS CHANGED"), "{said}");
-        assert!(said.contains(&format!("{new}, not {old}")), "{said}");
+        let (code, stderr) = at_terminal(command, "y\n").await;
+        assert_eq!(code, Some(3), "{stderr}");
+        // The terminal wraps the command.
+        let stderr = stderr.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(stderr.contains("HAS CHANGED"), "{stderr}");
+        assert!(stderr.contains(&format!("{new}, not {old}")), "{stderr}");
         assert!(
-            said.contains(&format!("`haul connect --fingerprint {new} haul://")),
-            "{said}"
+            stderr.contains(&format!("`haul connect --fingerprint {new} haul://")),
+            "{stderr}"
         );
-        assert!(!said.contains("[y/N]"), "{said}");
+        assert!(!stderr.contains("[y/N]"), "{stderr}");
     }
     let connect = ["connect", "--fingerprint", &new, &person.url];
     assert_eq!(person.tries(&connect).await.0, Some(0));
@@ -152,7 +153,7 @@ async fn a_changed_certificate_is_refused_loudly_and_accepted_by_the_line_that_i
 }
 
 #[tokio::test]
-async fn a_fingerprint_that_is_given_is_trusted_alone_and_only_for_this_once() {
+async fn a_given_fingerprint_is_trusted_alone_and_for_one_run() {
     let server = TestServer::start().await;
     let person = server.stranger();
     let right = server.fingerprint().to_string();
@@ -162,12 +163,12 @@ async fn a_fingerprint_that_is_given_is_trusted_alone_and_only_for_this_once() {
     command.env("HAUL_FINGERPRINT", &right);
     assert!(run(command, "").await.0.status.success());
     assert!(!person.pins().exists());
-    let (code, said) = person
+    let (code, stderr) = person
         .tries(&[&ls[..], &["--fingerprint", &wrong]].concat())
         .await;
-    assert_eq!(code, Some(3), "{said}");
+    assert_eq!(code, Some(3), "{stderr}");
     let says = format!("has the fingerprint {right}, not the {wrong} that was given");
-    assert!(said.contains(&says), "{said}");
+    assert!(stderr.contains(&says), "{stderr}");
     for (args, says) in [
         (["--fingerprint", "sha1:ab"], "not a fingerprint"),
         (
@@ -183,14 +184,14 @@ async fn a_fingerprint_that_is_given_is_trusted_alone_and_only_for_this_once() {
             command.env("HAUL_FINGERPRINT", &right);
         }
         let output = run(command, "").await.0;
-        let said = String::from_utf8(output.stderr).expect("text");
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains(says), "{said}");
+        let stderr = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(says), "{stderr}");
     }
 }
 
 #[tokio::test]
-async fn an_authority_vouches_for_a_server_under_its_name_and_under_no_other() {
+async fn an_authority_certifies_a_server_for_its_name_only() {
     let authority = CertificateAuthority::new();
     let server = TestServer::certified(&authority, &["localhost"]).await;
     let port = server.address.port();
@@ -204,22 +205,22 @@ async fn an_authority_vouches_for_a_server_under_its_name_and_under_no_other() {
         (&person.url, "other.pem", 3, "UnknownIssuer"),
         (&person.url, "missing.pem", 2, "cannot read missing.pem"),
     ] {
-        let said = person.tries(&["--server", url, "--ca", ca, "ls"]).await;
-        assert_eq!(said.0, Some(code), "{}", said.1);
-        assert!(said.1.contains(says), "{}", said.1);
+        let stderr = person.tries(&["--server", url, "--ca", ca, "ls"]).await;
+        assert_eq!(stderr.0, Some(code), "{}", stderr.1);
+        assert!(stderr.1.contains(says), "{}", stderr.1);
     }
     assert!(
         !person.pins().exists(),
         "who is vouched for need not be known"
     );
     let mut command = person.with_password(&["connect", &person.url]);
-    // The authorities of the system are those of this file.
+    // This file replaces the authorities of the system.
     command.env("SSL_CERT_FILE", person.path("ca.pem"));
     assert!(run(command, "").await.0.status.success());
 }
 
 #[tokio::test]
-async fn a_known_server_with_a_new_certificate_is_accepted_if_a_ca_vouches_for_it() {
+async fn a_known_server_with_a_new_certificate_is_accepted_if_an_authority_certifies_it() {
     let authority = CertificateAuthority::new();
     let server = TestServer::certified(&authority, &["localhost"]).await;
     let url = format!("haul://localhost:{}", server.address.port());
@@ -240,7 +241,7 @@ async fn a_known_server_with_a_new_certificate_is_accepted_if_a_ca_vouches_for_i
 }
 
 #[tokio::test]
-async fn a_certificate_that_has_expired_is_said_to_have() {
+async fn an_expired_certificate_is_reported_as_expired() {
     let authority = CertificateAuthority::new();
     let server = TestServer::certified(&authority, &["localhost"]).await;
     let mut params = rcgen::CertificateParams::new(vec!["localhost".into()]).expect("a name");
@@ -323,7 +324,7 @@ async fn a_server_without_tls_is_reported_as_such() {
         let url = format!("haul://{}", listener.local_addr().expect("an address"));
         tokio::spawn(async move {
             let (mut socket, _) = listener.accept().await.expect("a connection");
-            // As a server does that has read what it does not understand.
+            // The answer of a server that has read an unknown protocol.
             let _ = socket.read(&mut [0; 4096]).await;
             socket.write_all(greeting).await.expect("open");
         });
@@ -334,7 +335,7 @@ async fn a_server_without_tls_is_reported_as_such() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_go_up_and_come_back_the_same_over_tls() {
+async fn files_are_transferred_unchanged_over_tls() {
     let server = TestServer::start().await;
     let person = server.stranger();
     let fingerprint = server.fingerprint().to_string();
@@ -356,7 +357,7 @@ async fn files_go_up_and_come_back_the_same_over_tls() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_ones_own_logs_in_and_is_remembered_by_its_path() {
+async fn a_client_certificate_logs_in_and_its_path_is_saved() {
     let authority = CertificateAuthority::new();
     let pem = authority.pem.clone();
     let server = TestServer::start_with(|config| {
@@ -408,13 +409,13 @@ async fn a_certificate_of_ones_own_logs_in_and_is_remembered_by_its_path() {
         ),
         (&["--key", "other.key"], 2, "`--key` needs `--cert`"),
     ] {
-        let (_, said) = person.types(&[&["ls"], args].concat(), code).await;
-        assert!(said.contains(says), "{said}");
+        let (_, stderr) = person.types(&[&["ls"], args].concat(), code).await;
+        assert!(stderr.contains(says), "{stderr}");
     }
 }
 
 #[tokio::test]
-async fn the_library_tells_the_fingerprint_and_logs_in() {
+async fn the_library_reports_the_fingerprint_and_logs_in() {
     let server = TestServer::start().await;
     let url = format!("haul://{}", server.address)
         .parse()
