@@ -12,6 +12,7 @@ use haul::storage::SpaceLimits;
 use tokio::sync::mpsc;
 
 use crate::harness::{PASSWORD, TestServer};
+use crate::test_files::files_below;
 
 pub(crate) async fn log_in(server: &TestServer, user: &str) -> Client {
     let url = format!("haul+plain://{}", server.address);
@@ -21,22 +22,6 @@ pub(crate) async fn log_in(server: &TestServer, user: &str) -> Client {
     let password = Secret::new(PASSWORD.into());
     client.login(user, &password).await.expect("logged in");
     client
-}
-
-/// The files below a directory with their content, sorted by path.
-fn files(directory: &Path) -> Vec<(String, Vec<u8>)> {
-    let mut files: Vec<_> = walkdir::WalkDir::new(directory)
-        .into_iter()
-        .map(|entry| entry.expect("readable"))
-        .filter(|entry| entry.file_type().is_file())
-        .map(|entry| {
-            let path = entry.path().strip_prefix(directory).expect("in it");
-            let content = fs::read(entry.path()).expect("readable");
-            (path.display().to_string(), content)
-        })
-        .collect();
-    files.sort();
-    files
 }
 
 async fn up_and_down(client: &Client, original: &Path, back: &Path) {
@@ -55,7 +40,7 @@ async fn up_and_down(client: &Client, original: &Path, back: &Path) {
         .expect("got");
     assert_eq!((up.failed, down.failed), (0, 0));
     assert_eq!(up, down);
-    assert_eq!(files(original), files(back));
+    assert_eq!(files_below(original), files_below(back));
 }
 
 #[tokio::test(flavor = "multi_thread")]

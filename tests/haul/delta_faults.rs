@@ -15,7 +15,8 @@ use tokio::task::spawn_blocking;
 use crate::daemon::ServerProcess;
 use crate::deltas::random_bytes;
 use crate::harness::{RawClient, Received, TestServer, control, data};
-use crate::reconnecting::{Cut, CuttingProxy, session};
+use crate::reconnecting::cutting_proxy::{Cut, CuttingProxy};
+use crate::reconnecting::session;
 
 const MIB: usize = 1024 * 1024;
 

@@ -6,6 +6,7 @@ mod daemon;
 mod harness;
 mod random;
 mod requirements;
+mod test_files;
 
 mod admin;
 mod administration;

@@ -12,16 +12,11 @@ use tokio::time::sleep;
 
 use crate::daemon::ServerProcess;
 use crate::harness::{RawClient, Received, TestServer, data, soon};
+use crate::test_files::patterned_bytes;
 
 const SIZE: usize = 1_000_000;
 const PART: usize = 600_000;
 const CHUNK: usize = 100_000;
-
-/// Bytes that depend on their position.
-fn content() -> Vec<u8> {
-    let places = (0_u32..).map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()[0]);
-    places.take(SIZE).collect()
-}
 
 fn digest(bytes: &[u8]) -> Value {
     json!(Digest::compute(Algorithm::Blake3, bytes))
@@ -97,7 +92,7 @@ async fn uploads(client: &mut RawClient, count: usize) -> Vec<Value> {
 #[tokio::test]
 async fn an_interrupted_put_is_resumed_and_has_the_digest_of_the_complete_file() {
     let server = TestServer::start().await;
-    let all = content();
+    let all = patterned_bytes(SIZE);
     cut_off(&server, "a", &all[..PART]).await;
     let mut client = server.log_in("alice").await;
     let (offset, reply) = finish(&mut client, "a", &all).await;
@@ -114,7 +109,7 @@ async fn all_received_bytes_of_a_put_are_kept_if_the_connection_breaks_within_a_
         config.limits.bandwidth_per_user = Some(1024);
     })
     .await;
-    let all = content();
+    let all = patterned_bytes(SIZE);
     let mut client = server.log_in("alice").await;
     begin(&mut client, put("a", false)).await;
     send(&mut client, &all[..PART]).await;
@@ -166,11 +161,11 @@ async fn a_partial_upload_is_evicted_for_a_new_upload() {
     server.add_user("carol", limits).await;
     let mut client = server.log_in("carol").await;
     begin(&mut client, put("a", false)).await;
-    send(&mut client, &content()[..PART]).await;
+    send(&mut client, &patterned_bytes(SIZE)[..PART]).await;
     drop(client);
     let mut client = server.log_in("carol").await;
     uploads(&mut client, 1).await;
-    let stored = client.put("b", &content()).await;
+    let stored = client.put("b", &patterned_bytes(SIZE)).await;
     assert!(stored["ok"].is_object(), "{stored}");
     assert_eq!(uploads(&mut client, 0).await, [0; 0]);
     assert_eq!(client.ok(json!({"cmd": "df"})).await["used"], SIZE);
@@ -186,7 +181,7 @@ async fn a_partial_upload_is_listed_charged_and_discarded() {
     server.add_user("carol", limits).await;
     let mut client = server.log_in("carol").await;
     let begun = begin(&mut client, put("a", false)).await;
-    send(&mut client, &content()[..PART]).await;
+    send(&mut client, &patterned_bytes(SIZE)[..PART]).await;
     drop(client);
     let mut client = server.log_in("carol").await;
     let listed = uploads(&mut client, 1).await;
@@ -206,14 +201,14 @@ async fn a_partial_upload_is_listed_charged_and_discarded() {
     assert_eq!(uploads(&mut client, 0).await, [0; 0]);
     assert_eq!(client.ok(json!({"cmd": "df"})).await["used"], 0);
     assert_eq!(server.staged(), 0);
-    let (offset, reply) = finish(&mut client, "a", &content()).await;
+    let (offset, reply) = finish(&mut client, "a", &patterned_bytes(SIZE)).await;
     assert_eq!((offset, &reply["ok"]["size"]), (0, &json!(SIZE)));
 }
 
 #[tokio::test]
 async fn changed_content_is_detected_by_the_prefix_and_sent_from_the_start() {
     let server = TestServer::start().await;
-    let (old, mut new) = (content(), content());
+    let (old, mut new) = (patterned_bytes(SIZE), patterned_bytes(SIZE));
     new[10] ^= 1;
     cut_off(&server, "a", &old[..PART]).await;
     let mut client = server.log_in("alice").await;
@@ -230,7 +225,7 @@ async fn changed_content_is_detected_by_the_prefix_and_sent_from_the_start() {
 #[tokio::test]
 async fn excess_data_of_a_resumed_put_is_a_bad_frame_and_nothing_is_kept() {
     let server = TestServer::start().await;
-    let all = content();
+    let all = patterned_bytes(SIZE);
     cut_off(&server, "a", &all[..PART]).await;
     let mut client = server.log_in("alice").await;
     begin(&mut client, put("a", true)).await;
@@ -247,7 +242,7 @@ async fn excess_data_of_a_resumed_put_is_a_bad_frame_and_nothing_is_kept() {
 #[tokio::test]
 async fn cancel_keeps_nothing_and_quit_does() {
     let server = TestServer::start().await;
-    let all = content();
+    let all = patterned_bytes(SIZE);
     let mut client = server.log_in("alice").await;
     begin(&mut client, put("a", false)).await;
     send(&mut client, &all[..PART]).await;
@@ -274,7 +269,7 @@ async fn an_interrupted_put_of_a_small_file_leaves_no_trace() {
         assert_eq!(server.staged(), 0);
     }
     begin(&mut client, put("d", false)).await;
-    send(&mut client, &content()[..10_000]).await;
+    send(&mut client, &patterned_bytes(SIZE)[..10_000]).await;
     assert_eq!(server.staged(), 1, "the bytes, and no record");
     drop(client);
     soon("nothing staged", async || {
@@ -286,7 +281,7 @@ async fn an_interrupted_put_of_a_small_file_leaves_no_trace() {
 #[tokio::test]
 async fn a_repeated_put_after_a_lost_reply_gets_the_same_reply() {
     let server = TestServer::start().await;
-    let all = content();
+    let all = patterned_bytes(SIZE);
     let mut client = server.log_in("alice").await;
     client.put("c", b"in the way").await;
     for (path, if_exists) in [("a", "replace"), ("b", "fail"), ("c", "rename")] {
@@ -317,7 +312,7 @@ async fn a_repeated_put_after_a_lost_reply_gets_the_same_reply() {
 async fn data_for_a_file_that_is_already_committed_is_a_bad_frame() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
-    client.put("a", &content()).await;
+    client.put("a", &patterned_bytes(SIZE)).await;
     assert_eq!(begin(&mut client, put("a", true)).await["offset"], SIZE);
     client.send_bytes(&data(7, b"x")).await;
     client.refuses("bad_frame").await;
@@ -326,7 +321,7 @@ async fn data_for_a_file_that_is_already_committed_is_a_bad_frame() {
 #[tokio::test]
 async fn a_put_takes_over_the_upload_of_a_silent_connection() {
     let server = TestServer::start().await;
-    let all = content();
+    let all = patterned_bytes(SIZE);
     let mut old = server.log_in("alice").await;
     let begun = begin(&mut old, put("a", false)).await;
     send(&mut old, &all[..PART]).await;
@@ -347,7 +342,7 @@ async fn a_put_takes_over_the_upload_of_a_silent_connection() {
 #[tokio::test]
 async fn two_active_puts_to_the_same_path_stay_separate() {
     let server = TestServer::start().await;
-    let all = content();
+    let all = patterned_bytes(SIZE);
     let other: Vec<u8> = all.iter().map(|byte| !byte).collect();
     let mut first = server.log_in("alice").await;
     let mut second = server.log_in("alice").await;
@@ -382,7 +377,7 @@ async fn a_put_that_receives_no_more_data_is_ended_and_kept() {
         config.limits.idle_timeout = Some(Duration::from_millis(300));
     })
     .await;
-    let all = content();
+    let all = patterned_bytes(SIZE);
     let mut client = server.log_in("alice").await;
     begin(&mut client, put("a", false)).await;
     send(&mut client, &all[..PART]).await;
@@ -399,7 +394,7 @@ async fn a_shutdown_keeps_the_uploads_that_it_interrupts() {
         config.limits.drain_timeout = Duration::from_millis(1);
     })
     .await;
-    let all = content();
+    let all = patterned_bytes(SIZE);
     let mut client = server.log_in("alice").await;
     let begun = begin(&mut client, put("a", false)).await;
     send(&mut client, &all[..PART]).await;
@@ -416,21 +411,21 @@ async fn a_partial_upload_that_is_not_resumed_in_time_is_deleted() {
         config.limits.keep_uploads = Duration::from_millis(200);
     })
     .await;
-    cut_off(&server, "a", &content()[..PART]).await;
+    cut_off(&server, "a", &patterned_bytes(SIZE)[..PART]).await;
     let mut client = server.log_in("alice").await;
     soon("nothing kept", async || {
         let df = client.ok(json!({"cmd": "df"})).await;
         (df["used"] == 0 && server.staged() == 0).then_some(())
     })
     .await;
-    let (offset, _) = finish(&mut client, "a", &content()).await;
+    let (offset, _) = finish(&mut client, "a", &patterned_bytes(SIZE)).await;
     assert_eq!(offset, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_put_survives_a_killed_server() {
     let temp_dir = tempfile::tempdir().expect("a temporary directory");
-    let all = content();
+    let all = patterned_bytes(SIZE);
     let daemon = ServerProcess::start_on(temp_dir.path());
     let token = daemon.token();
     let mut client = daemon.log_in(&token).await;

@@ -12,7 +12,7 @@ use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use tokio::io::AsyncWriteExt;
 
-use crate::datagrams::RawDatagrams;
+use crate::datagrams::raw_client::RawDatagrams;
 use crate::harness::{PASSWORD, RawClient, Received, TestServer, control, data, soon};
 
 /// The bytes of a file that exceeds the socket buffers.

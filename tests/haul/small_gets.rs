@@ -151,7 +151,7 @@ async fn bit_rot_of_small_and_large_files_is_an_error_and_leaves_no_local_file()
             .put_file(&local, name, options, &Progress::new())
             .await
             .expect("put");
-        crate::transfers::rot(&server.home("alice").join(name));
+        crate::transfers::bit_rot::flip_a_bit(&server.home("alice").join(name));
         fs::remove_file(&local).expect("removed");
         let got = alice
             .get_file(name, &local, options, &Progress::new())

@@ -2,7 +2,6 @@
 //! are complete.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use serde_json::json;
 use crate::blocking_client::BlockingSession;
 use crate::daemon::{ServerProcess, operate, wait_until_tidy};
 use crate::random::{Chance, times};
+use crate::test_files::files_below;
 
 /// The number of files in a burst.
 const BURST: u32 = 300;
@@ -58,18 +58,6 @@ fn put_burst(address: &str, token: &str, kill: u64, acknowledged: &Sender<u32>) 
     }
 }
 
-fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
-    let entries = walkdir::WalkDir::new(root).into_iter();
-    let files = entries.map(|entry| entry.expect("readable"));
-    let files = files.filter(|entry| entry.file_type().is_file());
-    let each = files.map(|entry| {
-        let path = entry.path().strip_prefix(root).expect("below");
-        let content = std::fs::read(entry.path()).expect("readable");
-        (path.display().to_string(), content)
-    });
-    each.collect()
-}
-
 #[test]
 fn acknowledged_small_files_survive_a_kill_and_every_stored_file_is_complete() {
     let (kills, seed) = (times("HAUL_KILLS", 20).div_ceil(4), Chance::seed());
@@ -107,7 +95,7 @@ fn acknowledged_small_files_survive_a_kill_and_every_stored_file_is_complete() {
             known.insert(path(kill, number), content(kill, number));
         }
         let daemon = ServerProcess::start_on(&data);
-        let found_files = files(&home);
+        let found_files = files_below(&home);
         for (path, content) in &known {
             assert_eq!(
                 found_files.get(path),
