@@ -7,13 +7,13 @@
 
 mod commit;
 mod inbox_delivery;
+mod offers;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
@@ -26,9 +26,7 @@ use crate::messages::recipient::{Recipient, UserRef};
 use crate::messages::room::RoomName;
 use crate::messages::rooms::{RoomChange, Rooms};
 use crate::messages::state::MessagesState;
-use crate::messages::store::event::{
-    CommitBatch, InboxPosition, OfferedFile, StoredEvent, StoredOffer,
-};
+use crate::messages::store::event::{CommitBatch, InboxPosition, StoredEvent};
 use crate::messages::store::writer::MessageWriter;
 use crate::messages::watching::{ChangeDispatcher, ChangeFeed, MAX_WAITING_CHANGES};
 use crate::protocol::MembersReply;
@@ -40,9 +38,6 @@ const MAX_GROUP_OPERATIONS: usize = 512;
 /// Sequence numbers that are reserved at a time: twice as many as one group can use for messages
 /// and file changes.
 const RESERVED_SEQS: u64 = 2048;
-
-/// The most open offers from one user, and the most to one user.
-const MAX_OPEN_OFFERS: usize = 100;
 
 /// The pause before a failed commit is retried, unless there are messages to store.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -267,27 +262,6 @@ impl Sequencer {
         Ok(message)
     }
 
-    async fn offer(
-        &mut self,
-        from: UserRef,
-        to: UserRef,
-        offer: String,
-        file: OfferedFile,
-        keep: Duration,
-        group: &CommitGroup,
-    ) -> Result<StoredEvent, MessagesError> {
-        self.check_offer_limits(&from, &to, group).await?;
-        let mut event = self.new_event(from, Recipient::User(to), offer);
-        let keep_signed = SignedDuration::try_from(keep).unwrap_or(SignedDuration::MAX);
-        let expires = event.time.saturating_add(keep_signed);
-        event.offer = Some(StoredOffer {
-            file,
-            expires: expires.unwrap_or(Timestamp::MAX),
-            ends: event.uptime.saturating_add(keep),
-        });
-        Ok(event)
-    }
-
     fn join(
         &mut self,
         user: UserRef,
@@ -382,39 +356,6 @@ impl Sequencer {
             }
             self.assign_seqs(changes, group);
             self.commit(std::mem::take(group)).await;
-        }
-    }
-
-    /// Checks the limits of open offers, including those of this group.
-    async fn check_offer_limits(
-        &mut self,
-        from: &UserRef,
-        to: &UserRef,
-        group: &CommitGroup,
-    ) -> Result<(), MessagesError> {
-        let (made, received) = self.writer.count_open_offers(from.id, to.id).await?;
-        let (new_made, new_received) = group.count_offers(from.id, &Recipient::User(to.clone()));
-        if made + new_made >= MAX_OPEN_OFFERS {
-            return Err(MessagesError::TooManyMade(MAX_OPEN_OFFERS));
-        }
-        if received + new_received >= MAX_OPEN_OFFERS {
-            return Err(MessagesError::TooManyOpen {
-                user: Arc::clone(&to.name),
-                most: MAX_OPEN_OFFERS,
-            });
-        }
-        Ok(())
-    }
-
-    async fn expire_offers(&mut self, done: ReplySender<()>, group: &mut CommitGroup) {
-        let uptime = self.writer.uptime.now();
-        match self.writer.has_expired_offers(uptime).await {
-            Ok(false) => reply(done, Ok(())),
-            Ok(true) => {
-                group.batch.expired = Some(uptime);
-                group.offer_replies.push(done);
-            }
-            Err(error) => reply(done, Err(error)),
         }
     }
 }

@@ -18,6 +18,7 @@ mod delta;
 mod digest;
 mod error;
 mod event;
+mod files;
 mod frame;
 mod limits;
 mod live;
@@ -29,7 +30,9 @@ mod parse;
 mod reply;
 mod request;
 mod secret;
+mod session;
 mod time;
+mod transfer;
 
 pub use crate::protocol::accounts::{
     FolderAdd, FolderEntry, FolderGrant, FolderMemberEntry, FolderRemove, FolderRevoke, Folders,
@@ -53,6 +56,9 @@ pub use crate::protocol::delta::{
 pub use crate::protocol::digest::{Algorithm, Digest, Hasher, InvalidDigest};
 pub use crate::protocol::error::{ErrorCode, QuotaUnit, WireError};
 pub use crate::protocol::event::{ChangeKind, Changed, Event, GoodbyeReason};
+pub use crate::protocol::files::{
+    Cd, Cp, Df, Hash, IfExists, Ls, Mkdir, Mv, Pwd, Rm, SetStat, Stat,
+};
 pub use crate::protocol::frame::{Frame, FrameCodec, FrameError, put_control, put_data_head};
 pub use crate::protocol::limits::{
     DEFAULT_PORT, MAX_CHUNK, MAX_CONTROL, MAX_CONTROL_BEFORE_LOGIN, MAX_NUMBER, MAX_PAYLOAD,
@@ -75,9 +81,7 @@ pub use crate::protocol::reply::{
     QuotaReply, ResumableUpload, RmReply, SetStatReply, StatReply, TimeReply, UploadsReply,
     WhoamiReply,
 };
-pub use crate::protocol::request::{
-    Call, Cancel, Cd, Cp, Df, DigestChoice, Discard, End, Get, Hash, Hello, Help, IfExists, Login,
-    Ls, Mkdir, Mv, Passwd, Ping, Put, Pwd, Quit, Request, Rm, SetStat, Stat, Uploads, Whoami,
-    encode_request,
-};
+pub use crate::protocol::request::{Call, Request, encode_request};
 pub use crate::protocol::secret::Secret;
+pub use crate::protocol::session::{Hello, Help, Login, Passwd, Ping, Quit, Whoami};
+pub use crate::protocol::transfer::{Cancel, DigestChoice, Discard, End, Get, Put, Uploads};

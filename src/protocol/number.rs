@@ -1,4 +1,4 @@
-//! Deserialises the numbers of requests.
+//! Serde functions for the numbers and flags of requests.
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -18,4 +18,10 @@ pub(super) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
         ))),
         number => Ok(number),
     }
+}
+
+/// Whether a flag is not set; such a flag is omitted.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+pub(super) fn is_false(value: &bool) -> bool {
+    !value
 }

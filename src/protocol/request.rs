@@ -4,11 +4,8 @@
 //! struct of its command in one pass, so that a duplicate, unknown, missing or ill-typed field is
 //! refused by name and nothing is silently dropped.
 
-use std::num::NonZeroU32;
-
-use jiff::Timestamp;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use crate::protocol::accounts::{
     FolderAdd, FolderGrant, FolderRemove, FolderRevoke, Folders, FoldersReply, RemovedReply,
@@ -19,19 +16,20 @@ use crate::protocol::admin::{
     Drain, DrainReply, Kick, KickReply, LogLevelReply, Logs, LogsReply, ReloadReply,
     ReloadSettings, Sessions, SessionsReply, SetLogLevel, Users, UsersReply,
 };
-use crate::protocol::delta::{Chunks, ChunksReply, CopyRange, RequestedRange};
+use crate::protocol::delta::{Chunks, ChunksReply, CopyRange};
+use crate::protocol::files::{Cd, Cp, Df, Hash, Ls, Mkdir, Mv, Pwd, Rm, SetStat, Stat};
 use crate::protocol::live::{
     Accept, Decline, History, HistoryReply, Join, Leave, MembersReply, Offers, OffersReply, Say,
     SayReply, SendReply, SendTo, Ticket, TicketReply, Unwatch, Watch, WatchReply, Who, WhoReply,
 };
-use crate::protocol::number::number;
 use crate::protocol::parse::{BadRequest, IdAndCmd, RequestHead, unknown_command};
 use crate::protocol::reply::{
     CwdReply, DfReply, GetReply, HashReply, HelloReply, HelpReply, LoginReply, LsReply, Nothing,
     PathReply, PutReply, RmReply, SetStatReply, StatReply, TimeReply, UploadsReply, WhoamiReply,
 };
-use crate::protocol::time::optional_time;
-use crate::protocol::{Algorithm, CommandHelp, CommandInfo, Digest, FileMode, Secret};
+use crate::protocol::session::{Hello, Help, Login, Passwd, Ping, Quit, Whoami};
+use crate::protocol::transfer::{Cancel, Discard, End, Get, Put, Uploads};
+use crate::protocol::{CommandHelp, CommandInfo};
 
 /// A request with the type of its reply.
 pub trait Call: Serialize + DeserializeOwned + Send + 'static {
@@ -279,346 +277,6 @@ impl Request {
     }
 }
 
-/// `hello`: describes this server.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Hello {}
-
-/// `login`: by `user` and `password`, by `token`, or by neither if the client has presented a TLS
-/// certificate that names the user.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Login {
-    /// The user's name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    /// The user's password.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub password: Option<Secret>,
-    /// A token instead of both.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token: Option<Secret>,
-    /// The `seq` of the last message or offer that this client has. The server sends the later ones. If
-    /// absent, it sends those that it has not sent to any session of the user.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "number"
-    )]
-    pub since: Option<u64>,
-    /// The epoch of `since`: the `epoch` in the reply to the login of the session that received it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub epoch: Option<String>,
-    /// Whether the server sends messages and offers to this session; it does if absent. A program that
-    /// does not handle messages leaves them to other sessions of its user.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub inbox: Option<bool>,
-}
-
-/// `whoami`: describes this session and its user.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Whoami {}
-
-/// `passwd`: changes the password of the user of this session.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Passwd {
-    /// The present password, also if the session logged in by a token.
-    pub old: Secret,
-    /// The new password.
-    pub new: Secret,
-}
-
-/// `ping`: the server's time.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Ping {}
-
-/// `quit`: ends the session.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Quit {}
-
-/// `help`: describes the commands.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Help {
-    /// The name of a command; all commands if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub about: Option<String>,
-}
-
-/// `pwd`: the current directory.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Pwd {}
-
-/// `cd`: changes the current directory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Cd {
-    /// The new current directory.
-    pub path: String,
-}
-
-/// `ls`: lists a directory, one page at a time.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Ls {
-    /// The directory; the current one if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
-    /// The most entries in the reply. It has fewer if they would not fit in a frame.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<NonZeroU32>,
-    /// The `cursor` of the previous page.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cursor: Option<String>,
-    /// List the whole tree, as lines on the stream of this request's id.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub recursive: bool,
-    /// With `recursive`: list the versions, and the digests that the server keeps.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub digests: bool,
-}
-
-/// `stat`: the metadata of a file or directory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Stat {
-    /// The file or directory.
-    pub path: String,
-}
-
-/// `setstat`: set the time or the permission bits of a file or directory, at least one of them.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SetStat {
-    /// The file or directory.
-    pub path: String,
-    /// The modification time; unchanged if absent.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "optional_time"
-    )]
-    pub modified: Option<Timestamp>,
-    /// The permission bits; unchanged if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mode: Option<FileMode>,
-}
-
-/// `mkdir`: creates a directory.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Mkdir {
-    /// The path of the directory.
-    pub path: String,
-    /// Create missing parents too, and succeed if the directory exists.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub parents: bool,
-    /// The permission bits of the directory, if it is made now.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mode: Option<FileMode>,
-}
-
-/// `rm`: removes a file or a directory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Rm {
-    /// The path to remove.
-    pub path: String,
-    /// Remove a directory with its content.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub recursive: bool,
-}
-
-/// `mv`: moves or renames a file or a directory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Mv {
-    /// The path to move.
-    pub from: String,
-    /// Its new path.
-    pub to: String,
-    /// The action if `to` exists; [`IfExists::Fail`] if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub if_exists: Option<IfExists>,
-}
-
-/// `cp`: copies a file, or a directory with its content, on the server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Cp {
-    /// The path to copy.
-    pub from: String,
-    /// The path of the copy.
-    pub to: String,
-    /// The action if `to` exists; [`IfExists::Fail`] if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub if_exists: Option<IfExists>,
-}
-
-/// `get`: sends a file to the client as data frames on the stream of this request's id.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Get {
-    /// The file.
-    pub path: String,
-    /// The offset of the first byte; 0 if absent.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "number"
-    )]
-    pub offset: Option<u64>,
-    /// The number of bytes; all to the end of the file if absent.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "number"
-    )]
-    pub length: Option<u64>,
-    /// The parts of the file to send, in ascending order, in place of `offset` and `length`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ranges: Option<Vec<RequestedRange>>,
-    /// The algorithm of the digest in the final reply; BLAKE3 if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub digest: Option<DigestChoice>,
-    /// Fail with `changed` unless the file has this version.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
-}
-
-/// `put`: stores a file that the client sends as data frames on the stream of this request's id, and
-/// ends with `end`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Put {
-    /// The path of the file, which appears there once it is complete.
-    pub path: String,
-    /// The number of bytes. If absent, it is known at the end.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "number"
-    )]
-    pub size: Option<u64>,
-    /// The action if the file exists; [`IfExists::Replace`] if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub if_exists: Option<IfExists>,
-    /// The file's modification time; now if absent.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "optional_time"
-    )]
-    pub modified: Option<Timestamp>,
-    /// The file's permission bits; none are known if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mode: Option<FileMode>,
-    /// Resume the partial upload of an earlier attempt, if there is one.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub resume: bool,
-    /// Create missing parent directories.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub parents: bool,
-    /// The algorithm of the digest in the final reply. If absent, that of the digest in `end`, or BLAKE3.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub digest: Option<Algorithm>,
-    /// The version of the file now at the path, whose parts `copy` may name. The put fails with `changed`
-    /// unless the file is of this version.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub base: Option<String>,
-}
-
-/// `end`: the client has sent all data of the put with this id.
-///
-/// It has no reply of its own: the put's final reply answers both.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct End {
-    /// The digest of all bytes. The server discards the file if its own digest differs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub digest: Option<Digest>,
-}
-
-/// `cancel`: cancels an unfinished get or put, which then gets the reply `cancelled`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Cancel {
-    /// The id of the get or put.
-    pub target: u32,
-}
-
-/// `uploads`: lists the partial uploads, which can be resumed.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Uploads {}
-
-/// `discard`: deletes a partial upload.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Discard {
-    /// The identifier of the upload, from `begin` or `uploads`.
-    pub upload: String,
-}
-
-/// `hash`: the digest of a file.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Hash {
-    /// The file.
-    pub path: String,
-    /// The algorithm; BLAKE3 if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub digest: Option<Algorithm>,
-    /// Fail with `changed` unless the file has this version.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
-}
-
-/// `df`: the usage and limits of the home or shared folder that the current directory is in.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Df {}
-
-/// The action if an entry exists at the path to be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum IfExists {
-    /// Replace it atomically.
-    Replace,
-    /// Fail with `exists`.
-    Fail,
-    /// Use a free name in the same directory. The reply has the name.
-    Rename,
-}
-
-/// The digest that a `get` requests: the name of an algorithm, or `none`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "expected `blake3`, `sha256`, `md5` or `none`")]
-pub enum DigestChoice {
-    /// A digest of this algorithm.
-    Of(Algorithm),
-    /// No digest.
-    None(NoDigest),
-}
-
-/// The word `none`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum NoDigest {
-    /// No digest.
-    #[serde(rename = "none")]
-    None,
-}
-
-impl DigestChoice {
-    /// No digest.
-    pub const NONE: Self = Self::None(NoDigest::None);
-}
-
 /// The control payload of a request.
 ///
 /// # Panics
@@ -638,9 +296,4 @@ pub fn encode_request<C: Call>(id: u32, request: &C) -> Vec<u8> {
         request,
     })
     .expect("a request is a struct of plain values")
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_false(value: &bool) -> bool {
-    !value
 }

@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::database;
 use crate::messages::store::event_counts::EventCounts;
 use crate::messages::store::query::{BACKLOG, DIRECT_HISTORY, HistoryQuery, ROOM_HISTORY};
-use crate::messages::store::writer::{DELETE_OF_SENDER, DELETE_OLD};
+use crate::messages::store::writer::retention::{DELETE_OF_SENDER, DELETE_OLD};
 use crate::messages::store::{MIGRATIONS, copy, offers};
 use crate::messages::{Messages, MessagesError, OfferedFile, Recipient, RoomName, UserRef};
 use crate::protocol::Event;
