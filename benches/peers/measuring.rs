@@ -17,7 +17,7 @@ use crate::rows::{BenchDirection, BenchRow, Extent, Medium, Task};
 
 /// The seconds that one run took.
 #[derive(Clone, Copy, serde::Serialize)]
-pub(crate) struct Run {
+pub(crate) struct MeasuredRun {
     pub(crate) wall: f64,
     /// Processor time of the server, user and system.
     pub(crate) server: f64,
@@ -33,7 +33,7 @@ pub(crate) struct Figures {
     pub(crate) synced_after: bool,
     pub(crate) verifies: &'static str,
     pub(crate) syncs: bool,
-    pub(crate) runs: Vec<Run>,
+    pub(crate) runs: Vec<MeasuredRun>,
     /// Why there are no more runs.
     pub(crate) trouble: Option<String>,
 }
@@ -59,7 +59,7 @@ impl Figures {
         self.spread(|run| run.wall).median
     }
 
-    pub(crate) fn spread(&self, part: fn(&Run) -> f64) -> Spread {
+    pub(crate) fn spread(&self, part: fn(&MeasuredRun) -> f64) -> Spread {
         Spread::of(self.runs.iter().map(part))
     }
 }
@@ -179,7 +179,7 @@ impl<'a> Contender<'a> {
         ground: &Ground<'_>,
         options: &BenchOptions,
         check: bool,
-    ) -> PeersResult<Option<Run>> {
+    ) -> PeersResult<Option<MeasuredRun>> {
         let task = Task {
             row,
             extent,
@@ -219,7 +219,7 @@ impl<'a> Contender<'a> {
             compare(extent, &task.source, &got)?;
         }
         let hundredths = |seconds: f64| (seconds * 100.0).round() / 100.0;
-        Ok(Some(Run {
+        Ok(Some(MeasuredRun {
             wall,
             server: hundredths(server),
             client: hundredths(client),

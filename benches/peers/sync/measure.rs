@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::PeersResult;
 use crate::directories::{BenchDirectories, remove};
-use crate::measuring::Run;
+use crate::measuring::MeasuredRun;
 use crate::options::BenchOptions;
 use crate::peer::RunningPeer;
 use crate::process::{BenchProcess, clients_seconds, finish, server_seconds};
@@ -22,14 +22,14 @@ use crate::sync::{SyncRow, SyncTask};
 #[derive(serde::Serialize)]
 pub(crate) struct SyncFigures {
     pub(crate) peer: &'static str,
-    pub(crate) runs: Vec<Run>,
+    pub(crate) runs: Vec<MeasuredRun>,
     /// Bytes of one run in both directions.
     pub(crate) wire_bytes: u64,
     /// Why there are no more runs.
     pub(crate) trouble: Option<String>,
 }
 
-struct Contender<'a> {
+struct SyncContender<'a> {
     running: &'a RunningPeer,
     row: &'a SyncRow,
     place: &'a BenchDirectories,
@@ -55,7 +55,7 @@ pub(crate) async fn measure(
     )?;
     let mut contenders = Vec::new();
     for running in peers {
-        let contender = Contender::new(running, row, place);
+        let contender = SyncContender::new(running, row, place);
         contender.stock(&source).await?;
         contenders.push(contender);
     }
@@ -75,7 +75,7 @@ pub(crate) async fn measure(
     Ok(contenders.into_iter().map(|each| each.figures).collect())
 }
 
-impl<'a> Contender<'a> {
+impl<'a> SyncContender<'a> {
     fn new(running: &'a RunningPeer, row: &'a SyncRow, place: &'a BenchDirectories) -> Self {
         let peer = running.peer.name();
         Self {
@@ -177,7 +177,7 @@ impl<'a> Contender<'a> {
         Ok(())
     }
 
-    async fn timed(&self, command: Command, patience: Duration) -> PeersResult<Run> {
+    async fn timed(&self, command: Command, patience: Duration) -> PeersResult<MeasuredRun> {
         let server = self.running.process.id();
         let server_before = server_seconds(server, self.running.at_rest).await;
         let client_before = clients_seconds();
@@ -192,7 +192,7 @@ impl<'a> Contender<'a> {
         }
         let client = clients_seconds() - client_before;
         let server = server_seconds(server, self.running.at_rest).await - server_before;
-        Ok(Run {
+        Ok(MeasuredRun {
             wall,
             server,
             client,

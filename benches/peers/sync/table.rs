@@ -2,13 +2,13 @@
 
 use serde_json::json;
 
-use crate::measuring::{Run, Spread};
+use crate::measuring::{MeasuredRun, Spread};
 use crate::options::BenchOptions;
 use crate::sync::SyncRow;
 use crate::sync::measure::SyncFigures;
 
 impl SyncFigures {
-    fn spread(&self, part: fn(&Run) -> f64) -> Spread {
+    fn spread(&self, part: fn(&MeasuredRun) -> f64) -> Spread {
         Spread::of(self.runs.iter().map(part))
     }
 }

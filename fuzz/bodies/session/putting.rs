@@ -12,7 +12,7 @@ use super::script::EndDigest;
 
 /// A put whose `end` was not sent.
 #[derive(Debug, Clone)]
-pub(crate) struct OpenPut {
+pub(crate) struct UnfinishedPut {
     pub(crate) id: u32,
     pub(crate) path: Result<VirtualPath, ErrorCode>,
     pub(crate) size: Option<u64>,
@@ -24,7 +24,7 @@ pub(crate) struct OpenPut {
     pub(crate) base: Option<Arc<Vec<u8>>>,
 }
 
-impl OpenPut {
+impl UnfinishedPut {
     /// The expectation before its `end`.
     pub(crate) fn expect_begin(&self, tree: &FileModel) -> Expect {
         let touches = self.path.as_ref().ok().map(Touch::reads);

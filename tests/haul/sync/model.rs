@@ -15,7 +15,7 @@ pub(super) const EXCLUDED: &str = ".x";
 
 /// A file or directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Node {
+pub(super) enum SyncModelNode {
     File(FileNode),
     Dir(DirNode),
 }
@@ -30,7 +30,7 @@ pub(super) struct FileNode {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct DirNode {
-    pub(super) entries: BTreeMap<String, Node>,
+    pub(super) entries: BTreeMap<String, SyncModelNode>,
     /// Unknown where the names in it may have changed.
     pub(super) modified: Option<SystemTime>,
     pub(super) mode: Option<u32>,
@@ -64,7 +64,11 @@ pub(super) fn merged(source: &DirNode, destination: &DirNode, rules: SyncRules) 
     }
 }
 
-fn merged_entry(new: Option<&Node>, old: Option<&Node>, rules: SyncRules) -> Option<Node> {
+fn merged_entry(
+    new: Option<&SyncModelNode>,
+    old: Option<&SyncModelNode>,
+    rules: SyncRules,
+) -> Option<SyncModelNode> {
     match (new, old) {
         (None, None) => None,
         (Some(new), None) if rules.existing => {
@@ -74,26 +78,28 @@ fn merged_entry(new: Option<&Node>, old: Option<&Node>, rules: SyncRules) -> Opt
         (Some(new), None) => Some(without_excluded(new)),
         (None, Some(old)) if rules.delete => only_excluded(old),
         (None, Some(old)) => Some(with_unknown_time(old)),
-        (Some(Node::Dir(new)), Some(Node::Dir(old))) => Some(Node::Dir(merged(new, old, rules))),
-        (Some(Node::File(new)), Some(Node::File(old))) => {
-            Some(Node::File(merged_file(new, old, rules)))
+        (Some(SyncModelNode::Dir(new)), Some(SyncModelNode::Dir(old))) => {
+            Some(SyncModelNode::Dir(merged(new, old, rules)))
+        }
+        (Some(SyncModelNode::File(new)), Some(SyncModelNode::File(old))) => {
+            Some(SyncModelNode::File(merged_file(new, old, rules)))
         }
         (Some(_), Some(old)) if rules.ignore_existing || !rules.delete => {
             Some(with_unknown_time(old))
         }
         (Some(new), Some(old)) => match only_excluded(old) {
-            Some(kept) if matches!(old, Node::Dir(_)) => Some(kept),
-            _ if rules.existing && matches!(new, Node::Dir(_)) => Some(emptied(new)),
+            Some(kept) if matches!(old, SyncModelNode::Dir(_)) => Some(kept),
+            _ if rules.existing && matches!(new, SyncModelNode::Dir(_)) => Some(emptied(new)),
             _ => Some(without_excluded(new)),
         },
     }
 }
 
 /// `--existing` makes the directory that replaces a file, and nothing in it.
-fn emptied(node: &Node) -> Node {
+fn emptied(node: &SyncModelNode) -> SyncModelNode {
     match node {
-        Node::File(_) => node.clone(),
-        Node::Dir(directory) => Node::Dir(DirNode {
+        SyncModelNode::File(_) => node.clone(),
+        SyncModelNode::Dir(directory) => SyncModelNode::Dir(DirNode {
             entries: BTreeMap::new(),
             ..directory.clone()
         }),
@@ -117,13 +123,13 @@ fn merged_file(new: &FileNode, old: &FileNode, rules: SyncRules) -> FileNode {
 }
 
 /// What a sync makes of an entry that the destination lacks.
-fn without_excluded(node: &Node) -> Node {
-    let Node::Dir(directory) = node else {
+fn without_excluded(node: &SyncModelNode) -> SyncModelNode {
+    let SyncModelNode::Dir(directory) = node else {
         return node.clone();
     };
     let entries = directory.entries.iter();
     let entries = entries.filter(|(name, _)| !name.ends_with(EXCLUDED));
-    Node::Dir(DirNode {
+    SyncModelNode::Dir(DirNode {
         entries: entries
             .map(|(name, node)| (name.clone(), without_excluded(node)))
             .collect(),
@@ -132,8 +138,8 @@ fn without_excluded(node: &Node) -> Node {
 }
 
 /// What a sync leaves of an entry that it deletes.
-fn only_excluded(node: &Node) -> Option<Node> {
-    let Node::Dir(directory) = node else {
+fn only_excluded(node: &SyncModelNode) -> Option<SyncModelNode> {
+    let SyncModelNode::Dir(directory) = node else {
         return None;
     };
     let kept: BTreeMap<_, _> = directory
@@ -149,7 +155,7 @@ fn only_excluded(node: &Node) -> Option<Node> {
         })
         .collect();
     let is_empty = kept.is_empty();
-    let kept = Node::Dir(DirNode {
+    let kept = SyncModelNode::Dir(DirNode {
         entries: kept,
         modified: None,
         mode: directory.mode,
@@ -157,10 +163,10 @@ fn only_excluded(node: &Node) -> Option<Node> {
     (!is_empty).then_some(kept)
 }
 
-fn with_unknown_time(node: &Node) -> Node {
+fn with_unknown_time(node: &SyncModelNode) -> SyncModelNode {
     match node {
-        Node::File(_) => node.clone(),
-        Node::Dir(directory) => Node::Dir(DirNode {
+        SyncModelNode::File(_) => node.clone(),
+        SyncModelNode::Dir(directory) => SyncModelNode::Dir(DirNode {
             modified: None,
             ..directory.clone()
         }),
@@ -185,7 +191,7 @@ pub(super) fn check(expected: &DirNode, actual: &DirNode, path: &str) -> Result<
             ))
         };
         match (node, &actual.entries[name]) {
-            (Node::File(expected), Node::File(actual)) => {
+            (SyncModelNode::File(expected), SyncModelNode::File(actual)) => {
                 if expected.content != actual.content {
                     return differs("content", summary(expected), summary(actual));
                 }
@@ -195,7 +201,7 @@ pub(super) fn check(expected: &DirNode, actual: &DirNode, path: &str) -> Result<
                 }
                 check_mode(expected.mode, actual.mode, &path)?;
             }
-            (Node::Dir(expected), Node::Dir(actual)) => {
+            (SyncModelNode::Dir(expected), SyncModelNode::Dir(actual)) => {
                 check(expected, actual, &path)?;
                 if expected.modified.is_some() && expected.modified != actual.modified {
                     let times = (expected.modified, actual.modified);
@@ -229,9 +235,9 @@ pub(super) fn random_tree(chance: &mut Chance, depth: u32) -> DirNode {
     for _ in 0..chance.below(6) {
         let name = *chance.pick(&["a", "b", "b.c", "d", "B", "e.x", "f.x", "ü"]);
         let node = if depth > 0 && chance.one_in(3) {
-            Node::Dir(random_tree(chance, depth - 1))
+            SyncModelNode::Dir(random_tree(chance, depth - 1))
         } else {
-            Node::File(random_file(chance))
+            SyncModelNode::File(random_file(chance))
         };
         entries.insert(name.to_owned(), node);
     }
@@ -267,7 +273,9 @@ pub(super) fn edited(tree: &DirNode, chance: &mut Chance) -> DirNode {
                 result.entries.remove(&name);
             }
             1 => {
-                result.entries.insert(name, Node::File(random_file(chance)));
+                result
+                    .entries
+                    .insert(name, SyncModelNode::File(random_file(chance)));
             }
             2 => {
                 if let Some(node) = result.entries.remove(&name) {
@@ -277,10 +285,10 @@ pub(super) fn edited(tree: &DirNode, chance: &mut Chance) -> DirNode {
             3 => {
                 result
                     .entries
-                    .insert(name, Node::Dir(random_tree(chance, 1)));
+                    .insert(name, SyncModelNode::Dir(random_tree(chance, 1)));
             }
             _ => {
-                if let Some(Node::Dir(directory)) = result.entries.get_mut(&name) {
+                if let Some(SyncModelNode::Dir(directory)) = result.entries.get_mut(&name) {
                     *directory = edited(directory, chance);
                 }
             }
@@ -295,8 +303,8 @@ pub(super) fn create(directory: &DirNode, path: &Path) {
     for (name, node) in &directory.entries {
         let path = path.join(name);
         match node {
-            Node::Dir(directory) => create(directory, &path),
-            Node::File(file) => {
+            SyncModelNode::Dir(directory) => create(directory, &path),
+            SyncModelNode::File(file) => {
                 fs::write(&path, &file.content).expect("written");
                 set(&path, file.modified, file.mode);
             }
@@ -323,9 +331,9 @@ pub(super) fn read(path: &Path) -> DirNode {
         let name = entry.file_name().into_string().expect("UTF-8");
         let metadata = entry.metadata().expect("there");
         let node = if metadata.is_dir() {
-            Node::Dir(read(&entry.path()))
+            SyncModelNode::Dir(read(&entry.path()))
         } else {
-            Node::File(FileNode {
+            SyncModelNode::File(FileNode {
                 content: fs::read(entry.path()).expect("readable"),
                 modified: metadata.modified().expect("a time"),
                 mode: Some(metadata.permissions().mode() & 0o777),
@@ -356,8 +364,8 @@ fn replace_modes(tree: &mut DirNode, path: &str, modes: &BTreeMap<String, Option
             format!("{path}/{name}")
         };
         match node {
-            Node::Dir(directory) => replace_modes(directory, &path, modes),
-            Node::File(file) => file.mode = modes.get(&path).copied().flatten(),
+            SyncModelNode::Dir(directory) => replace_modes(directory, &path, modes),
+            SyncModelNode::File(file) => file.mode = modes.get(&path).copied().flatten(),
         }
     }
 }
