@@ -101,8 +101,9 @@ impl UnfinishedLine {
             _ if self.word.starts_with('-') => return Ok(Vec::new()),
             Some(PathSide::Remote) => false,
             Some(PathSide::Both) => true,
+            Some(PathSide::Marked) if self.word.starts_with(':') => false,
             // The shell completes local paths itself.
-            Some(PathSide::Local) | None => return Ok(Vec::new()),
+            Some(PathSide::Local | PathSide::Marked) | None => return Ok(Vec::new()),
         };
         let mut global = global.clone();
         if let Some(profile) = self.profile {

@@ -14,7 +14,10 @@ use crate::requirements;
 const SHELLS: [(&str, &str); 3] = [
     (
         "bash",
-        "source \"$0\"; COMP_WORDS=($1 \"$2\"); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); \
+        "source \"$0\"; COMP_LINE=\"$1 $2\"; COMP_POINT=${#COMP_LINE}; COMP_WORDS=($1); word=$2; \
+         while [[ $word == *:?* ]]; do before=${word%%:*}; word=${word#*:}; \
+         COMP_WORDS+=(${before:+\"$before\"} :); done; \
+         COMP_WORDS+=(\"$word\"); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); \
          _haul_with_paths haul \"$2\" \"$1\"; printf '%s\\n' \"${COMPREPLY[@]}\"",
     ),
     (
@@ -118,6 +121,13 @@ async fn each_shell_completes_paths_on_the_server() {
         ] {
             let found = offered(&person, shell, line, word).await;
             assert_eq!(found, paths, "{}: {line} {word}", shell.0);
+        }
+        // Readline replaces what is behind the colon, the other shells the whole word.
+        let mark = if shell.0 == "bash" { "" } else { ":" };
+        for word in [":m", ":"] {
+            let found = offered(&person, shell, "haul sync --delete", word).await;
+            let expected = ["mine.txt", "my dir/"].map(|path| format!("{mark}{path}"));
+            assert_eq!(found, expected, "{}: {word}", shell.0);
         }
     }
 }

@@ -7,4 +7,4 @@ end
 
 # Without local files where only paths on the server make sense.
 complete -c haul -n "__fish_seen_subcommand_from ls tree find du cat stat mkdir rm mv cp hash watch" -f
-complete -c haul -n "__fish_seen_subcommand_from ls tree find du cat stat mkdir rm mv cp hash watch get put send accept" -a "(__haul_paths)"
+complete -c haul -n "__fish_seen_subcommand_from ls tree find du cat stat mkdir rm mv cp hash watch get put sync send accept" -a "(__haul_paths)"

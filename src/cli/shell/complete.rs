@@ -50,6 +50,8 @@ pub(crate) enum PathSide {
     Local,
     Remote,
     Both,
+    /// A colon marks those on the server; the others are local.
+    Marked,
 }
 
 impl Completion {
@@ -66,8 +68,8 @@ impl Completion {
         };
         let mut choices = Vec::new();
         let mut side = path_side(command, arguments);
-        if let ("get" | "put", Some(path)) = (&**command, word.strip_prefix(':'))
-            && matches!(side, Some(PathSide::Remote | PathSide::Both))
+        if let ("get" | "put" | "sync", Some(path)) = (&**command, word.strip_prefix(':'))
+            && matches!(side, Some(PathSide::Remote | PathSide::Both | PathSide::Marked))
         {
             // A colon marks a path on the server.
             side = None;
@@ -83,7 +85,7 @@ impl Completion {
         if matches!(side, Some(PathSide::Remote | PathSide::Both)) {
             choices.extend(self.candidates(word));
         }
-        if matches!(side, Some(PathSide::Local | PathSide::Both)) {
+        if matches!(side, Some(PathSide::Local | PathSide::Both | PathSide::Marked)) {
             choices.extend(local(word));
         }
         if command == "help" {
@@ -146,6 +148,7 @@ pub(crate) fn path_side(command: &str, arguments: &[String]) -> Option<PathSide>
         ("get", _) if has_to => Some(PathSide::Remote),
         ("lcd" | "lls", _) | ("put", 0) => Some(PathSide::Local),
         ("get", 1..) | ("put", _) => Some(PathSide::Both),
+        ("sync", _) => Some(PathSide::Marked),
         (
             "get" | "ls" | "cat" | "stat" | "find" | "tree" | "du" | "mkdir" | "rm" | "mv" | "cp"
             | "hash" | "cd" | "watch",
@@ -332,6 +335,7 @@ mod tests {
         assert_eq!(path_side("put", &to[..1]), Some(PathSide::Remote));
         assert_eq!(path_side("get", &to), Some(PathSide::Remote));
         assert_eq!(path_side("put", &to), Some(PathSide::Local));
+        assert_eq!(path_side("sync", &one), Some(PathSide::Marked));
         assert_eq!(path_side("whoami", &[]), None);
     }
 }
