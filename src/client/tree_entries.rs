@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::fmt;
 
 use crate::client::line_stream::LineStream;
-use crate::client::session::CurrentConnection;
+use crate::client::session::{CurrentConnection, SpentAttempts};
 use crate::client::{ClientError, Progress, Session};
 use crate::protocol::{Entry, Ls, LsBegin, LsReply};
 
@@ -19,6 +19,8 @@ pub struct TreeEntries {
     has_advanced: bool,
     is_complete: bool,
     progress: Progress,
+    /// Attempts since the last entry came.
+    spent: Option<SpentAttempts>,
 }
 
 impl fmt::Debug for TreeEntries {
@@ -49,6 +51,7 @@ impl Session {
             has_advanced: false,
             is_complete: false,
             progress: Progress::new(),
+            spent: None,
         }
     }
 }
@@ -120,6 +123,7 @@ impl TreeEntries {
         }
         self.session.note_success();
         self.has_advanced = true;
+        self.spent = None;
         self.request.cursor = Some(entry.name.clone());
         Ok(entry)
     }
@@ -138,8 +142,12 @@ impl TreeEntries {
         error: ClientError,
     ) -> Result<(), ClientError> {
         self.connected = None;
-        let mut budget = self.session.retry_budget(&self.progress);
-        budget.wait_after(used, error).await
+        let spent = self.spent.clone();
+        let spent = spent.unwrap_or_else(|| self.session.new_attempts());
+        let mut budget = self.session.continued_budget(&self.progress, spent);
+        let waited = budget.wait_after(used, error).await;
+        self.spent = Some(budget.spent());
+        waited
     }
 }
 
@@ -157,8 +165,8 @@ mod tests {
 
     use super::*;
     use crate::client::RetryPolicy;
-    use crate::client::tests::{ScriptedServer, pair};
-    use crate::protocol::{Frame, Kind, Request, encode_begin, encode_ok};
+    use crate::client::tests::{ScriptedServer, no, pair};
+    use crate::protocol::{ErrorCode, Frame, Kind, Request, encode_begin, encode_error, encode_ok};
 
     /// Answers the next listing up to its final reply. Returns the cursor that it was asked for.
     async fn send_lines(peer: &mut ScriptedServer, names: &[&str]) -> (u32, Option<String>) {
@@ -243,5 +251,31 @@ mod tests {
                 "{names:?}"
             );
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_listing_that_is_always_refused_for_now_ends() {
+        let (client, mut peer) = pair();
+        let policy = RetryPolicy {
+            attempts: 3,
+            ..RetryPolicy::default()
+        };
+        let session = Session::new(client, policy, || async { Err(ClientError::TransferEnded) });
+        let script = async move {
+            let mut requests = 0;
+            while let Some((id, _)) = peer.next_request().await {
+                requests += 1;
+                peer.say(encode_error(id, &no(ErrorCode::Limited))).await;
+            }
+            requests
+        };
+        let listing = async {
+            let listed = all(session.tree_entries("top", false)).await;
+            drop(session);
+            listed
+        };
+        let (listed, requests) = tokio::join!(listing, script);
+        assert!(matches!(listed, Err(ClientError::Server(_))), "{listed:?}");
+        assert_eq!(requests, 4);
     }
 }

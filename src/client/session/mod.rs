@@ -271,11 +271,28 @@ impl Session {
     }
 
     pub(crate) fn retry_budget<'a>(&'a self, progress: &'a Progress) -> RetryBudget<'a> {
+        self.continued_budget(progress, self.new_attempts())
+    }
+
+    /// What a work begins with that is not a single future.
+    pub(crate) fn new_attempts(&self) -> SpentAttempts {
+        SpentAttempts {
+            backoff: Backoff::new(self.shared.policy),
+            losses: 0,
+        }
+    }
+
+    /// The budget of work that has `spent` a part of it.
+    pub(crate) fn continued_budget<'a>(
+        &'a self,
+        progress: &'a Progress,
+        spent: SpentAttempts,
+    ) -> RetryBudget<'a> {
         RetryBudget {
             session: self,
             progress,
-            backoff: Backoff::new(self.shared.policy),
-            losses: 0,
+            backoff: spent.backoff,
+            losses: spent.losses,
         }
     }
 
@@ -376,7 +393,22 @@ pub(crate) struct RetryBudget<'a> {
     losses: u32,
 }
 
+/// The part of a [`RetryBudget`] that is spent.
+#[derive(Debug, Clone)]
+pub(crate) struct SpentAttempts {
+    backoff: Backoff,
+    losses: u32,
+}
+
 impl RetryBudget<'_> {
+    /// What is spent so far.
+    pub(crate) fn spent(&self) -> SpentAttempts {
+        SpentAttempts {
+            backoff: self.backoff.clone(),
+            losses: self.losses,
+        }
+    }
+
     /// Notes that the work has advanced, although it has not succeeded yet.
     pub(crate) fn note_advance(&mut self) {
         self.losses = 0;
