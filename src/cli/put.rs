@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
+use serde_json::json;
 
 use crate::cli::exit::usage;
 use crate::cli::output::print_json;
@@ -16,7 +17,7 @@ use crate::cli::transfer::{
     all_differ, follow, named_directory, only_name, place, remote_target, without_content_marks,
 };
 use crate::client::{FileOptions, FollowedLinks, Progress, RetryPolicy, TreeOptions};
-use crate::protocol::Algorithm;
+use crate::protocol::{Algorithm, ErrorCode};
 
 /// Upload files and directories
 ///
@@ -100,7 +101,7 @@ impl PutArgs {
             parents: self.parents || to.ends_with('/'),
             deltas: false,
         };
-        if self.paths.iter().any(|path| path == "-") || to == "-" {
+        if self.reads_stdin() {
             return self.put_pipe(remote, &to, options).await;
         }
         let roots = self.roots(remote, &to).await?;
@@ -143,6 +144,12 @@ impl PutArgs {
                 without_mark(&last).to_owned()
             }
         };
+        if target == "-" {
+            return Err(usage(
+                "`-` is standard input, which comes first: `haul put - NAME`; \
+                 a file of that name on the server is ./-",
+            ));
+        }
         match self.paths.iter().find(|path| is_marked_remote(path)) {
             Some(path) => Err(usage(format!(
                 "{path} is marked as a path on the server and cannot be put; \
@@ -193,8 +200,17 @@ impl PutArgs {
         let bar = Bar::new(remote.output, &progress);
         let stdin = std::io::stdin();
         let put = remote.session.put_from(stdin, to, options, &progress);
+        let skips = self.if_exists == Some(TransferIfExists::Skip);
         let reply = match bar.during(put).await {
             Ok(reply) => reply,
+            Err(error) if skips && error.code() == Some(ErrorCode::Exists) => {
+                if remote.output.is_json() {
+                    print_json(&json!({"path": to, "skipped": true}))?;
+                } else {
+                    remote.output.note(&format!("{to} is there already"));
+                }
+                return Ok(());
+            }
             Err(error) => return Err(with_space_explained(remote, None, error.into()).await),
         };
         if remote.output.is_json() {
