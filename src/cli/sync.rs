@@ -147,25 +147,27 @@ impl SyncArgs {
         self.bandwidth.apply(&remote.session);
         let job = self.job()?;
         if !self.watch {
-            return self.sync(remote, job).await;
+            let is_complete = self.sync(remote, job).await?;
+            return if is_complete {
+                Ok(())
+            } else {
+                Err(Reported.into())
+            };
         }
         let mut watch = SourceWatch::begin(remote, &job).await?;
         loop {
             let run = Box::pin(self.sync(remote, job.clone()));
-            let has_changed = match watch.during(run).await {
-                Ok(((), has_changed)) => has_changed,
-                // Each failed path was reported, and the next run tries it again.
-                Err(error) if error.is::<Reported>() => false,
-                Err(error) => return Err(error),
-            };
+            let (result, has_changed) = watch.during(run).await?;
+            // Each failed path was reported, and the next run tries it again.
+            let _is_complete = result?;
             if !has_changed {
                 watch.changed(remote).await?;
             }
         }
     }
 
-    /// One run.
-    async fn sync(&self, remote: &RemoteSession, job: SyncJob) -> anyhow::Result<()> {
+    /// One run. `false` if paths failed, which were reported.
+    async fn sync(&self, remote: &RemoteSession, job: SyncJob) -> anyhow::Result<bool> {
         let report = SyncReport {
             output: remote.output,
             direction: job.direction,
@@ -193,10 +195,7 @@ impl SyncArgs {
             Err(error) => return Err(with_space_explained(remote, None, error.into()).await),
         };
         report.summary(&summary, started.elapsed())?;
-        if summary.failed > 0 {
-            return Err(Reported.into());
-        }
-        Ok(())
+        Ok(summary.failed == 0)
     }
 
     fn job(&self) -> anyhow::Result<SyncJob> {

@@ -46,18 +46,21 @@ impl SourceWatch {
     }
 
     /// Does `work`, and returns its result with whether the source changed meanwhile, if that is known.
+    ///
+    /// # Errors
+    /// The events of the server cannot be followed any more.
     pub(super) async fn during<T>(
         &mut self,
-        work: impl Future<Output = anyhow::Result<T>>,
+        work: impl Future<Output = T>,
     ) -> anyhow::Result<(T, bool)> {
         let Self::Remote(events) = self else {
-            return Ok((work.await?, false));
+            return Ok((work.await, false));
         };
         let mut work = std::pin::pin!(work);
         let mut has_changed = false;
         loop {
             tokio::select! {
-                result = &mut work => return Ok((result?, has_changed)),
+                result = &mut work => return Ok((result, has_changed)),
                 event = events.next() => has_changed |= matches!(event?, Event::Changed(_)),
             }
         }

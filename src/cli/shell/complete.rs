@@ -69,7 +69,10 @@ impl Completion {
         let mut choices = Vec::new();
         let mut side = path_side(command, arguments);
         if let ("get" | "put" | "sync", Some(path)) = (&**command, word.strip_prefix(':'))
-            && matches!(side, Some(PathSide::Remote | PathSide::Both | PathSide::Marked))
+            && matches!(
+                side,
+                Some(PathSide::Remote | PathSide::Both | PathSide::Marked)
+            )
         {
             // A colon marks a path on the server.
             side = None;
@@ -85,7 +88,10 @@ impl Completion {
         if matches!(side, Some(PathSide::Remote | PathSide::Both)) {
             choices.extend(self.candidates(word));
         }
-        if matches!(side, Some(PathSide::Local | PathSide::Both | PathSide::Marked)) {
+        if matches!(
+            side,
+            Some(PathSide::Local | PathSide::Both | PathSide::Marked)
+        ) {
             choices.extend(local(word));
         }
         if command == "help" {

@@ -88,6 +88,16 @@ impl DeferredActions {
         }
     }
 
+    /// Leaves out the deletions below `path`, a directory that stays.
+    pub(crate) fn forget_deletions(&mut self, path: &str) {
+        self.surplus.retain(|file| !is_within(&file.path, path));
+        for directories in self.surplus_directories.values_mut() {
+            directories.retain(|directory| !is_within(directory, path));
+        }
+        self.surplus_directories
+            .retain(|_, directories| !directories.is_empty());
+    }
+
     /// Leaves out the metadata of directories at and below `path`.
     pub(crate) fn forget_directories(&mut self, path: &str) {
         self.directories

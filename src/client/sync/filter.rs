@@ -41,6 +41,8 @@ pub struct FilterOptions {
 #[derive(Debug, Clone)]
 pub(crate) struct PathFilter {
     shared: Arc<CompiledFilter>,
+    /// Files of other sizes take no part.
+    limits_sizes: bool,
     /// The directories that contain the current path, the root first, each with its patterns.
     directories: Vec<(String, Option<Arc<Gitignore>>)>,
 }
@@ -94,8 +96,17 @@ impl PathFilter {
                 max_size: options.max_size,
                 min_size: options.min_size,
             }),
+            limits_sizes: true,
             directories: Vec::new(),
         })
+    }
+
+    /// The filter for the destination, where the size of a file that is replaced does not matter.
+    pub(crate) fn of_destination(&self) -> Self {
+        Self {
+            limits_sizes: false,
+            ..self.clone()
+        }
     }
 
     /// Why this path takes no part, if it takes none. Paths come in the order of the listings; what
@@ -115,13 +126,21 @@ impl PathFilter {
         if self.shared.reserved.as_ref().is_some_and(is_reserved) || self.excludes(path, is_dir) {
             return Ok(Some(WithheldReason::Excluded));
         }
-        if !is_dir && self.shared.max_size.is_some_and(|limit| size > limit) {
-            return Ok(Some(WithheldReason::TooLarge));
+        if is_dir || !self.limits_sizes {
+            return Ok(None);
         }
-        if !is_dir && self.shared.min_size.is_some_and(|limit| size < limit) {
-            return Ok(Some(WithheldReason::TooSmall));
+        Ok(self.check_size(size))
+    }
+
+    /// Why a file of this size takes no part, if it takes none.
+    pub(crate) fn check_size(&self, size: u64) -> Option<WithheldReason> {
+        if self.shared.max_size.is_some_and(|limit| size > limit) {
+            return Some(WithheldReason::TooLarge);
         }
-        Ok(None)
+        if self.shared.min_size.is_some_and(|limit| size < limit) {
+            return Some(WithheldReason::TooSmall);
+        }
+        None
     }
 
     fn excludes(&self, path: &str, is_dir: bool) -> bool {

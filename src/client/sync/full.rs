@@ -6,7 +6,7 @@ use crate::client::ClientError;
 use crate::client::sync::action::SyncAction;
 use crate::client::sync::context::SyncContext;
 use crate::client::sync::entry::SyncEntry;
-use crate::protocol::WireError;
+use crate::protocol::{ErrorCode, WireError};
 
 /// The smallest file that did not fit, and why.
 #[derive(Debug, Default)]
@@ -25,6 +25,11 @@ impl FullDestination {
     pub(crate) fn note(&mut self, action: &SyncAction, error: &ClientError) -> bool {
         let reason = match error {
             ClientError::NoSpace { error, .. } => FullReason::Remote((**error).clone()),
+            ClientError::Server(error)
+                if matches!(error.code, ErrorCode::QuotaExceeded | ErrorCode::NoSpace) =>
+            {
+                FullReason::Remote(error.clone())
+            }
             ClientError::Local { error, .. }
                 if matches!(
                     error.kind(),
@@ -35,7 +40,7 @@ impl FullDestination {
             }
             _ => return false,
         };
-        if let SyncAction::Transfer { entry, .. } = action {
+        if let SyncAction::Transfer { entry, .. } | SyncAction::Copy { entry, .. } = action {
             self.refused = match self.refused.take() {
                 Some((size, reason)) if size <= entry.size => Some((size, reason)),
                 _ => Some((entry.size, reason)),

@@ -126,7 +126,12 @@ fn merge(
     entries: mpsc::Receiver<EntryBatch>,
     batches: &mpsc::Sender<PairBatch>,
 ) {
-    let local = match LocalScan::new(&request.local, request.scan, filter.clone()) {
+    let sizes = filter.clone();
+    let (local_filter, remote_filter) = match request.direction {
+        SyncDirection::Up => (filter.clone(), filter.of_destination()),
+        SyncDirection::Down => (filter.of_destination(), filter),
+    };
+    let local = match LocalScan::new(&request.local, request.scan, local_filter) {
         Ok(local) => local,
         Err(error) => {
             let _ = batches.blocking_send(Err(error));
@@ -140,19 +145,36 @@ fn merge(
         SyncDirection::Down => !umask(),
     };
     let entries = ReceivedEntries::new(entries, mode_mask, is_missing);
-    let remote = RemoteListing::new(entries, filter);
+    let remote = RemoteListing::new(entries, remote_filter);
     match request.direction {
-        SyncDirection::Up => pass_on(MergedListings::new(local, remote), batches),
-        SyncDirection::Down => pass_on(MergedListings::new(remote, local), batches),
+        SyncDirection::Up => pass_on(MergedListings::new(local, remote), &sizes, batches),
+        SyncDirection::Down => pass_on(MergedListings::new(remote, local), &sizes, batches),
+    }
+}
+
+/// Withholds a file of the destination whose size excludes it, unless a file of the source replaces it.
+fn withhold_by_size(pair: &mut PathPair, sizes: &PathFilter) {
+    if let Some(ListedItem::Entry(old)) = &pair.destination
+        && !old.is_dir()
+        && !matches!(&pair.source, Some(ListedItem::Entry(new)) if !new.is_dir())
+        && let Some(reason) = sizes.check_size(old.size)
+    {
+        let path = old.path.clone();
+        pair.destination = Some(ListedItem::Withheld { path, reason });
     }
 }
 
 /// Sends all pairs, to the end or an error.
-fn pass_on<S, D>(mut pairs: MergedListings<S, D>, batches: &mpsc::Sender<PairBatch>)
+fn pass_on<S, D>(pairs: MergedListings<S, D>, sizes: &PathFilter, batches: &mpsc::Sender<PairBatch>)
 where
     S: Iterator<Item = Result<ListedItem, ClientError>>,
     D: Iterator<Item = Result<ListedItem, ClientError>>,
 {
+    let mut pairs = pairs.map(|pair| {
+        let mut pair = pair?;
+        withhold_by_size(&mut pair, sizes);
+        Ok(pair)
+    });
     loop {
         let batch: PairBatch = pairs.by_ref().take(MAX_BATCH_PAIRS).collect();
         let is_last = batch.as_ref().map_or(true, Vec::is_empty);

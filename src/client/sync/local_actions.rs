@@ -3,7 +3,7 @@
 //! No link is followed: a directory in the way of a path was scanned as one, and a last component is
 //! changed itself.
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -106,9 +106,9 @@ pub(crate) fn delete_file(path: &Path) -> Result<(), ClientError> {
     absent_is_deleted(path, fs::remove_file(path))
 }
 
-/// Deletes an empty directory; unfinished downloads of killed processes do not count.
+/// Deletes an empty directory; interrupted downloads into it do not count.
 pub(crate) fn delete_directory(path: &Path) -> Result<(), ClientError> {
-    part_file::remove_stale(path);
+    part_file::remove_interrupted(path);
     absent_is_deleted(path, fs::remove_dir(path))
 }
 
@@ -124,8 +124,12 @@ fn absent_is_deleted(path: &Path, result: io::Result<()>) -> Result<(), ClientEr
 pub(crate) fn back_up(from: &Path, to: &Path) -> Result<(), ClientError> {
     let failed = |error| ClientError::local("move to the backup directory", from, error);
     let target = free_name(to).map_err(failed)?;
-    match fs::rename(from, target) {
+    match fs::rename(from, &target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            copy_as_it_is(from, &target).map_err(failed)?;
+            delete_file(from)
+        }
         result => result.map_err(failed),
     }
 }
@@ -137,6 +141,8 @@ pub(crate) fn copy_to_backup(from: &Path, to: &Path) -> Result<(), ClientError> 
     let target = free_name(to).map_err(failed)?;
     match fs::hard_link(from, &target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // Another run has taken the name.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => copy_to_backup(from, to),
         // The backup directory is on another file system, or this one has no links.
         Err(_) => copy_as_it_is(from, &target).map_err(failed),
         Ok(()) => Ok(()),
@@ -144,9 +150,11 @@ pub(crate) fn copy_to_backup(from: &Path, to: &Path) -> Result<(), ClientError> 
 }
 
 fn copy_as_it_is(from: &Path, to: &Path) -> io::Result<()> {
-    let modified = fs::metadata(from)?.modified()?;
+    let modified = Timestamp::try_from(fs::metadata(from)?.modified()?);
+    let modified = modified.map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     fs::copy(from, to)?;
-    File::options().write(true).open(to)?.set_modified(modified)
+    // By name: the permission bits are those of the file, which may not allow to open it.
+    set_modified(to, modified)
 }
 
 /// The first free name in the backup directory, whose directories are made.
@@ -232,5 +240,39 @@ mod tests {
             (read("f"), read("f (1)"), read("f (2)")),
             ("1".into(), "2".into(), "3".into())
         );
+    }
+
+    #[test]
+    fn a_backup_may_be_on_another_file_system() {
+        let Ok(other) = tempfile::tempdir_in("/dev/shm") else {
+            return;
+        };
+        let root = tempfile::tempdir().expect("a directory");
+        let from = root.path().join("f");
+        fs::write(&from, "text").expect("written");
+        fs::set_permissions(&from, Permissions::from_mode(0o444)).expect("set");
+        let to = other.path().join("a/f");
+        copy_to_backup(&from, &to).expect("copied");
+        back_up(&from, &to).expect("moved");
+        assert!(!from.exists());
+        for name in ["f", "f (1)"] {
+            let backup = to.with_file_name(name);
+            assert_eq!(fs::read_to_string(backup).expect("there"), "text");
+        }
+    }
+
+    #[test]
+    fn an_interrupted_download_does_not_keep_its_directory() {
+        let root = tempfile::tempdir().expect("a directory");
+        let directory = root.path().join("d");
+        fs::create_dir(&directory).expect("made");
+        let mut sink =
+            LocalSink::create(&directory.join("f"), IfExists::Replace).expect("a target");
+        sink.begin("v1", 100 << 20).expect("begun");
+        sink.write(&vec![1; 1 << 20]).expect("written");
+        assert!(delete_directory(&directory).is_err(), "a download runs");
+        drop(sink);
+        delete_directory(&directory).expect("deleted");
+        assert!(!directory.exists());
     }
 }

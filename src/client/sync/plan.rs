@@ -9,6 +9,7 @@ use crate::client::sync::action::{PlannedAction, SkipReason, SyncAction, SyncSta
 use crate::client::sync::entry::{ListedItem, SyncEntry, WithheldReason, is_within};
 use crate::client::sync::merge::PathPair;
 use crate::client::sync::rules::{FileComparison, MetadataChange, SyncRules, TransferReason};
+use crate::client::sync::staged_paths::is_staged;
 
 /// Plans a sync from its merged listings.
 pub(crate) struct Planner {
@@ -89,7 +90,11 @@ impl Planner {
         self.actions.drain(..)
     }
 
-    fn plan(&mut self, path: String, pair: PathPair) {
+    fn plan(&mut self, path: String, mut pair: PathPair) {
+        if is_staged(&path) {
+            // What a killed run has left is deleted at a destination, and not transferred.
+            pair.source = None;
+        }
         match (pair.source, pair.destination) {
             (None, None) => {}
             (Some(ListedItem::Entry(source)), None) => self.plan_new(source),
@@ -201,7 +206,9 @@ impl Planner {
 
     /// The source has a directory where the destination has a file.
     fn replace_file(&mut self, source: SyncEntry, destination: SyncEntry) {
-        if self.rules.ignore_existing {
+        if self.rules.existing {
+            self.skip_tree(source, SkipReason::NotExisting);
+        } else if self.rules.ignore_existing {
             self.skip_tree(source, SkipReason::Existing);
         } else if self.rules.delete {
             let path = source.path.clone();

@@ -24,6 +24,7 @@ use crate::client::sync::listing::{PairBatch, PairStream};
 use crate::client::sync::merge::PathPair;
 use crate::client::sync::operations::{PerformedAction, perform};
 use crate::client::sync::plan::Planner;
+use crate::client::sync::renames::SurplusFile;
 use crate::client::sync::roots::prepare;
 use crate::client::sync::rules::{Comparison, TransferReason};
 use crate::client::{Client, ClientError, Progress, Session};
@@ -95,6 +96,8 @@ pub(crate) struct SyncRun {
     pub(crate) deferred: DeferredActions,
     /// Actions of the current stage that wait for capacity.
     queue: VecDeque<SyncAction>,
+    /// Transfers whose old file is in the backup directory now.
+    backed_up: VecDeque<SyncAction>,
     transfers: SyncTransfers,
     /// The transfers that are under way, by path.
     transferring: HashMap<String, SyncAction>,
@@ -120,6 +123,7 @@ impl SyncRun {
             planner: Planner::new(rules),
             deferred: DeferredActions::new(rules.delete, destination_existed),
             queue: VecDeque::new(),
+            backed_up: VecDeque::new(),
             transfers: SyncTransfers::new(context),
             transferring: HashMap::new(),
             operations: FuturesUnordered::new(),
@@ -183,7 +187,10 @@ impl SyncRun {
     }
 
     fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.transfers.is_idle() && self.operations.is_empty()
+        self.queue.is_empty()
+            && self.backed_up.is_empty()
+            && self.transfers.is_idle()
+            && self.operations.is_empty()
     }
 
     /// Plans the next pairs, none at the end, and sorts the actions into those of the current stage and
@@ -199,7 +206,12 @@ impl SyncRun {
         for planned in planned {
             match self.deferred.defer(planned) {
                 None => {}
-                Some(SyncAction::Skip { path, reason }) => self.skip(path, reason).await,
+                Some(SyncAction::Skip { path, reason }) => {
+                    if matches!(reason, SkipReason::KeptDirectoryInTheWay) {
+                        self.deferred.forget_deletions(&path);
+                    }
+                    self.skip(path, reason).await;
+                }
                 Some(action) => self.enqueue(action),
             }
         }
@@ -217,11 +229,18 @@ impl SyncRun {
 
     /// Starts queued actions while there is capacity for the first of them.
     async fn start_queued(&mut self) -> Result<(), ClientError> {
+        while let Some(SyncAction::Transfer { entry, .. }) = self.backed_up.front()
+            && self.transfers.has_capacity_for(entry.size)
+            && let Some(action) = self.backed_up.pop_front()
+        {
+            self.start_transfer(action);
+        }
         while let Some(action) = self.queue.front() {
             let has_capacity = match action {
                 _ if self.context.options.dry_run => true,
                 SyncAction::Transfer { entry, .. } => {
                     self.operations.len() < MAX_OPERATIONS
+                        && self.backed_up.is_empty()
                         && self.transfers.has_capacity_for(entry.size)
                 }
                 _ => self.operations.len() < MAX_OPERATIONS,
@@ -304,13 +323,22 @@ impl SyncRun {
         (action, result): PerformedAction,
     ) -> Result<(), ClientError> {
         match (action, result) {
-            // The old file is in the backup directory now.
-            (action @ SyncAction::Transfer { .. }, Ok(())) => self.start_transfer(action),
+            (action @ SyncAction::Transfer { .. }, Ok(())) => self.backed_up.push_back(action),
             (action, Ok(())) => self.done(action).await,
             // To send the file is always possible.
-            (SyncAction::Move { entry, .. } | SyncAction::Copy { entry, .. }, Err(error))
-                if !error.ends_everything() =>
-            {
+            (SyncAction::Move { from, entry }, Err(error)) if !error.ends_everything() => {
+                self.deferred.surplus.push(SurplusFile {
+                    path: from.into(),
+                    size: entry.size,
+                    modified: entry.modified,
+                });
+                self.enqueue(SyncAction::Transfer {
+                    entry,
+                    replaces: None,
+                    reason: TransferReason::New,
+                });
+            }
+            (SyncAction::Copy { entry, .. }, Err(error)) if !error.ends_everything() => {
                 self.enqueue(SyncAction::Transfer {
                     entry,
                     replaces: None,

@@ -8,6 +8,14 @@ use crate::client::ClientError;
 use crate::client::sync::action::SyncAction;
 use crate::client::sync::entry::{compare_paths, is_within, parent_of};
 
+/// The start of every temporary name.
+const NAME_PREFIX: &str = ".haul-sync-";
+
+/// Whether an entry has a temporary name, or is in a directory that has one.
+pub(crate) fn is_staged(path: &str) -> bool {
+    path.split('/').any(|name| name.starts_with(NAME_PREFIX))
+}
+
 /// The entries that replace others, with the names that they have until then.
 #[derive(Debug)]
 pub(crate) struct StagedPaths {
@@ -28,7 +36,7 @@ impl StagedPaths {
             .map_err(|error| ClientError::local("choose a name in", ".", error))?;
         Ok(Arc::new(Self {
             roots,
-            prefix: format!(".haul-sync-{random:016x}"),
+            prefix: format!("{NAME_PREFIX}{random:016x}"),
         }))
     }
 

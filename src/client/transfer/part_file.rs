@@ -259,6 +259,15 @@ pub(crate) fn directory_of(target: &Path) -> &Path {
 /// Removes the stale part files of a directory. Failures are ignored: no download needs the name of a
 /// stale file.
 pub(crate) fn remove_stale(directory: &Path) {
+    remove_if(directory, |file| version_of(file).is_none());
+}
+
+/// Removes the part files of a directory that no running download has. Failures are ignored.
+pub(crate) fn remove_interrupted(directory: &Path) {
+    remove_if(directory, |_| true);
+}
+
+fn remove_if(directory: &Path, is_unneeded: impl Fn(&File) -> bool) {
     let Ok(entries) = directory.read_dir() else {
         return;
     };
@@ -266,7 +275,7 @@ pub(crate) fn remove_stale(directory: &Path) {
         let path = entry.path();
         if is_part(&entry.file_name())
             && let Some(file) = lock_existing(&path)
-            && version_of(&file).is_none()
+            && is_unneeded(&file)
         {
             let _ = fs::remove_file(&path);
         }

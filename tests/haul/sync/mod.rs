@@ -2,6 +2,7 @@
 
 mod checker;
 mod deltas;
+mod kept_entries;
 mod killed;
 mod model;
 mod program;

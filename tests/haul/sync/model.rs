@@ -71,11 +71,7 @@ fn merged_entry(
 ) -> Option<SyncModelNode> {
     match (new, old) {
         (None, None) => None,
-        (Some(new), None) if rules.existing => {
-            let _ = new;
-            None
-        }
-        (Some(new), None) => Some(without_excluded(new)),
+        (Some(_), None) if rules.existing => None,
         (None, Some(old)) if rules.delete => only_excluded(old),
         (None, Some(old)) => Some(with_unknown_time(old)),
         (Some(SyncModelNode::Dir(new)), Some(SyncModelNode::Dir(old))) => {
@@ -87,22 +83,13 @@ fn merged_entry(
         (Some(_), Some(old)) if rules.ignore_existing || !rules.delete => {
             Some(with_unknown_time(old))
         }
-        (Some(new), Some(old)) => match only_excluded(old) {
-            Some(kept) if matches!(old, SyncModelNode::Dir(_)) => Some(kept),
-            _ if rules.existing && matches!(new, SyncModelNode::Dir(_)) => Some(emptied(new)),
-            _ => Some(without_excluded(new)),
-        },
-    }
-}
-
-/// `--existing` makes the directory that replaces a file, and nothing in it.
-fn emptied(node: &SyncModelNode) -> SyncModelNode {
-    match node {
-        SyncModelNode::File(_) => node.clone(),
-        SyncModelNode::Dir(directory) => SyncModelNode::Dir(DirNode {
-            entries: BTreeMap::new(),
-            ..directory.clone()
-        }),
+        // `--existing` makes no directory, also not in the place of a file.
+        (Some(SyncModelNode::Dir(_)), Some(old)) if rules.existing => Some(with_unknown_time(old)),
+        // A directory that cannot be replaced stays whole.
+        (Some(_), Some(old @ SyncModelNode::Dir(_))) if only_excluded(old).is_some() => {
+            Some(with_unknown_time(old))
+        }
+        (Some(new), _) => Some(without_excluded(new)),
     }
 }
 
