@@ -78,16 +78,19 @@ impl Variable {
             .settings()
             .map(|(section, key)| variable(section, key));
         let variables: Vec<_> = variables.collect();
-        let others = OTHER_VARIABLES.iter().copied();
-        let near = near_names(name, variables.iter().map(String::as_str).chain(others));
-        if near.is_empty() && in_section.is_none() {
+        let other_variables = OTHER_VARIABLES.iter().copied();
+        let close_names = near_names(
+            name,
+            variables.iter().map(String::as_str).chain(other_variables),
+        );
+        if close_names.is_empty() && in_section.is_none() {
             return Self::Unknown;
         }
         Self::Misspelt(ConfigProblem::Setting {
             origin: SettingOrigin::Environment(name.into()),
             message: format!(
                 "there is no such setting{}",
-                did_you_mean(&near, LIST_OF_SETTINGS)
+                did_you_mean(&close_names, LIST_OF_SETTINGS)
             ),
         })
     }

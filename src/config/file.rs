@@ -104,12 +104,15 @@ fn to_value(value: Spanned<DeValue<'_>>) -> Value {
 }
 
 fn unknown_section(name: &str, known: &KnownSettings) -> String {
-    let near = near_names(name, known.sections());
-    let near: Vec<_> = near.iter().map(|section| format!("[{section}]")).collect();
-    let near: Vec<_> = near.iter().map(String::as_str).collect();
+    let close_names = near_names(name, known.sections());
+    let close_names: Vec<_> = close_names
+        .iter()
+        .map(|section| format!("[{section}]"))
+        .collect();
+    let close_names: Vec<_> = close_names.iter().map(String::as_str).collect();
     format!(
         "there is no section [{name}]{}",
-        did_you_mean(&near, LIST_OF_SETTINGS)
+        did_you_mean(&close_names, LIST_OF_SETTINGS)
     )
 }
 

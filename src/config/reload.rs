@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn every_setting_is_classified_as_live_or_fixed() {
         let table = table_of(&Config::default());
-        let there: BTreeSet<_> = settings(&table)
+        let existing: BTreeSet<_> = settings(&table)
             .map(|(section, key, _)| format!("{section}.{key}"))
             .collect();
         let known = LIVE.iter().chain(FIXED).map(ToString::to_string);
@@ -145,7 +145,7 @@ mod tests {
             LIVE.len() + FIXED.len(),
             "one is in both lists"
         );
-        assert_eq!(there, classified, "put a new setting into LIVE or FIXED");
+        assert_eq!(existing, classified, "put a new setting into LIVE or FIXED");
     }
 
     #[test]

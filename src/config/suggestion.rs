@@ -6,14 +6,14 @@ const MAX_SUGGESTIONS: usize = 3;
 /// The names among `known` whose spelling is close to that of `name`, the closest first.
 pub(super) fn near_names<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let max_distance = (name.len() / 5).max(1);
-    let mut near: Vec<_> = known
+    let mut close_names: Vec<_> = known
         .into_iter()
         .map(|known| (strsim::osa_distance(name, known), known))
         .filter(|(distance, _)| *distance <= max_distance)
         .collect();
-    near.sort_unstable();
-    near.truncate(MAX_SUGGESTIONS);
-    near.into_iter().map(|(_, known)| known).collect()
+    close_names.sort_unstable();
+    close_names.truncate(MAX_SUGGESTIONS);
+    close_names.into_iter().map(|(_, known)| known).collect()
 }
 
 /// "; did you mean a, b or c?", or `otherwise` without names.

@@ -209,8 +209,8 @@ pub(crate) mod bytes {
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
     pub(crate) fn serialize<S: Serializer>(bytes: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-        let whole = |unit: &&(u64, &str)| *bytes > 0 && bytes.is_multiple_of(unit.0);
-        match UNITS.iter().find(whole) {
+        let is_multiple = |unit: &&(u64, &str)| *bytes > 0 && bytes.is_multiple_of(unit.0);
+        match UNITS.iter().find(is_multiple) {
             Some((unit, name)) => serializer.collect_str(&format_args!("{}{name}", bytes / unit)),
             None => serializer.collect_str(&format_args!("{bytes}B")),
         }

@@ -124,8 +124,8 @@ mod tests {
             r#"{"event":"changed","seq":43,"path":"/team/a.csv","kind":"written","by":"bob"}"#
         );
         for event in [message, offer, changed] {
-            let back: Event = serde_json::from_str(&json(&event)).expect("an event");
-            assert_eq!(back, event);
+            let parsed: Event = serde_json::from_str(&json(&event)).expect("an event");
+            assert_eq!(parsed, event);
         }
     }
 

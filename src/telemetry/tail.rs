@@ -194,9 +194,9 @@ mod tests {
         }
         let first = tail.lines_from(100, 3);
         assert_eq!((numbers(&first), first.next), (vec![100, 101, 102], 103));
-        let rest = tail.lines_from(first.next, 9);
+        let later_lines = tail.lines_from(first.next, 9);
         assert_eq!(
-            (numbers(&rest), rest.next, rest.missed),
+            (numbers(&later_lines), later_lines.next, later_lines.missed),
             (vec![103, 104], 105, 0)
         );
         let none = tail.lines_from(105, 9);
@@ -210,22 +210,25 @@ mod tests {
         for _ in 0..10 {
             add(&tail, &long);
         }
-        let rest = tail.lines_from(2, 99);
-        assert_eq!(numbers(&rest), [7, 8, 9]);
-        assert_eq!((rest.missed, rest.next), (5, 10));
+        let later_lines = tail.lines_from(2, 99);
+        assert_eq!(numbers(&later_lines), [7, 8, 9]);
+        assert_eq!((later_lines.missed, later_lines.next), (5, 10));
     }
 
     #[test]
     fn numbers_before_the_start_are_not_missed_lines() {
         let tail = Tail::beginning_at(1_000_000);
         add(&tail, "{}\n");
-        let rest = tail.lines_from(7, 9);
-        assert_eq!((numbers(&rest), rest.missed), (vec![1_000_000], 0));
+        let later_lines = tail.lines_from(7, 9);
+        assert_eq!(
+            (numbers(&later_lines), later_lines.missed),
+            (vec![1_000_000], 0)
+        );
         for _ in 0..5 {
             add(&tail, &"x".repeat(MAX_TAIL_BYTES / 4));
         }
-        let rest = tail.lines_from(7, 9);
-        assert_eq!((rest.lines.len(), rest.missed), (3, 3));
+        let later_lines = tail.lines_from(7, 9);
+        assert_eq!((later_lines.lines.len(), later_lines.missed), (3, 3));
     }
 
     #[test]

@@ -7,25 +7,25 @@ use crate::storage::VisiblePath;
 /// directory affects everything in it.
 pub(crate) fn path_in_view(scope: &VisiblePath, changed: &str) -> Option<String> {
     let (inner, path) = (scope.inner.as_str(), scope.path.as_str());
-    if let Some(rest) = below(changed, inner) {
-        let first = rest.split('/').nth(1);
+    if let Some(remainder) = below(changed, inner) {
+        let first = remainder.split('/').nth(1);
         if first.is_some_and(|first| scope.hidden.iter().any(|name| name == first)) {
             return None;
         }
-        let seen = format!("{}{rest}", path.trim_end_matches('/'));
+        let seen = format!("{}{remainder}", path.trim_end_matches('/'));
         return Some(if seen.is_empty() { "/".into() } else { seen });
     }
-    let rest = below(inner, changed)?;
+    let remainder = below(inner, changed)?;
     // If a link leads to the watched path, the view may have no path for what is above it.
-    let above = path.strip_suffix(rest);
+    let above = path.strip_suffix(remainder);
     let above = above.filter(|above| !above.is_empty());
     Some(above.unwrap_or(path).to_owned())
 }
 
 /// The part of `path` after `dir`, if `path` is `dir` or below it.
 fn below<'a>(path: &'a str, dir: &str) -> Option<&'a str> {
-    let rest = path.strip_prefix(dir.trim_end_matches('/'))?;
-    (rest.is_empty() || rest.starts_with('/')).then_some(rest)
+    let remainder = path.strip_prefix(dir.trim_end_matches('/'))?;
+    (remainder.is_empty() || remainder.starts_with('/')).then_some(remainder)
 }
 
 #[cfg(test)]

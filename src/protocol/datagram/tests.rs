@@ -121,8 +121,8 @@ fn the_reply_to_a_say_that_was_done_always_has_room() {
 
 #[test]
 fn a_secret_reads_back_and_does_not_show() {
-    let back = DatagramKey::from_secret(&key().secret());
-    assert_eq!(back, Some(key()));
+    let restored = DatagramKey::from_secret(&key().secret());
+    assert_eq!(restored, Some(key()));
     assert_eq!(format!("{:?}", key()), "***");
     assert_eq!(DatagramKey::from_secret(&Secret::new("07".into())), None);
 }
@@ -168,11 +168,11 @@ proptest! {
             Some(json) => {
                 prop_assert!(json.len() <= max_bytes);
                 let reply = ServerMessage::parse(&json).expect("a reply");
-                let ServerMessage::Reply(3, Err(back)) = reply else {
+                let ServerMessage::Reply(3, Err(restored)) = reply else {
                     panic!("{reply:?}");
                 };
-                prop_assert_eq!(back.code, ErrorCode::Limited);
-                prop_assert!(error.message.starts_with(&back.message));
+                prop_assert_eq!(restored.code, ErrorCode::Limited);
+                prop_assert!(error.message.starts_with(&restored.message));
             }
             None => prop_assert!(max_bytes < 70),
         }
@@ -188,13 +188,13 @@ proptest! {
         let Ok(ServerMessage::Reply(3, Ok(reply))) = ServerMessage::parse(&json) else {
             panic!("no reply");
         };
-        let told: WhoReply = serde_json::from_str(reply.get()).expect("a reply to who");
-        let number = told.users.len();
-        prop_assert_eq!(&told.users[..], &who.users[..number]);
-        if told.more != who.more {
-            prop_assert!(told.more && encode_ok(3, &who).len() > max_bytes);
+        let reply_to_who: WhoReply = serde_json::from_str(reply.get()).expect("a reply to who");
+        let number = reply_to_who.users.len();
+        prop_assert_eq!(&reply_to_who.users[..], &who.users[..number]);
+        if reply_to_who.more != who.more {
+            prop_assert!(reply_to_who.more && encode_ok(3, &who).len() > max_bytes);
         }
-        prop_assert!(told.more || number == who.users.len());
+        prop_assert!(reply_to_who.more || number == who.users.len());
         if let Some(next) = who.users.get(number) {
             let next = serde_json::to_vec(next).expect("JSON").len();
             prop_assert!(json.len() + next + 1 > max_bytes, "one more had max_bytes");

@@ -19,7 +19,7 @@ use crate::server::state::ServerState;
 #[derive(Debug)]
 pub(crate) struct Admission {
     address: SocketAddr,
-    /// It comes from a load balancer, which must name the client.
+    /// Whether it comes from a load balancer, which must name the client.
     proxied: bool,
     /// Boxed, because it is moved several times while the session lasts.
     pub(crate) permit: Box<ConnectionPermit>,

@@ -113,27 +113,27 @@ mod tests {
     #[tokio::test]
     async fn bytes_after_the_header_are_not_read_and_it_may_arrive_byte_by_byte() {
         let bytes = [v4(), b"\0\0\0\x02{}".to_vec()].concat();
-        let (mut near, mut far) = tokio::io::duplex(1);
+        let (mut client, mut server) = tokio::io::duplex(1);
         let writing = tokio::spawn(async move {
             use tokio::io::AsyncWriteExt;
-            near.write_all(&bytes).await.expect("open");
+            client.write_all(&bytes).await.expect("open");
         });
-        assert!(read_header(&mut far).await.expect("right").is_some());
+        assert!(read_header(&mut server).await.expect("right").is_some());
         let mut rest = Vec::new();
-        far.read_to_end(&mut rest).await.expect("open");
+        server.read_to_end(&mut rest).await.expect("open");
         assert_eq!(rest, b"\0\0\0\x02{}");
         writing.await.expect("no panic");
     }
 
     #[tokio::test]
     async fn a_truncated_header_or_a_wrong_signature_is_refused_at_any_byte() {
-        let whole = v4();
-        for length in 0..whole.len() {
-            let error = read(&whole[..length]).await.expect_err("cut off");
+        let complete = v4();
+        for length in 0..complete.len() {
+            let error = read(&complete[..length]).await.expect_err("cut off");
             assert!(matches!(error, ProxyError::Io(_)), "{length}: {error}");
         }
         for place in 0..PROTOCOL_PREFIX.len() {
-            let mut bent = whole.clone();
+            let mut bent = complete.clone();
             bent[place] ^= 0x40;
             let error = read(&bent).await.expect_err("bent");
             assert!(matches!(error, ProxyError::NoHeader), "{place}: {error}");

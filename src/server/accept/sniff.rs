@@ -5,7 +5,7 @@ use std::io::Cursor;
 use tokio::io::{AsyncRead, AsyncReadExt, Chain};
 
 /// The protocol that the first four bytes announce. It is not the dialect of a session: TLS is a layer
-/// below the dialect, and junk gets no session.
+/// below the dialect, and an unknown protocol gets no session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SniffedProtocol {
     /// A TLS `ClientHello`.

@@ -1,4 +1,4 @@
-//! The ordinary session behind a classic connection, seen as its one client sees it.
+//! The client's side of the ordinary session behind a classic connection.
 
 use std::time::Duration;
 
@@ -15,18 +15,18 @@ use crate::server::classic::pipe;
 use crate::server::classic::pipe::ChunkStream;
 use crate::server::session::close_reason::reason_text;
 
-/// The session has deadlines of its own for what it writes.
+/// The read timeout of the translator. The session has its own write timeout.
 const NO_READ_TIMEOUT: Duration = Duration::from_hours(24);
 
 /// A framed session within this process.
 #[derive(Debug)]
 pub(crate) struct InProcessSession {
     receiver: Receiver<StreamReader<ChunkStream, Bytes>>,
-    /// None once nothing more will be asked.
+    /// `None` once the input of the session is closed.
     sender: Option<mpsc::Sender<Bytes>>,
     /// The id of the last request.
     id: u32,
-    /// Why it is about to end, if it has said so.
+    /// The reason for the end that the session has sent, if it has.
     ending: Option<ClassicClose>,
 }
 
@@ -39,24 +39,24 @@ pub(crate) enum InProcessMessage {
 }
 
 impl InProcessSession {
-    /// The client's side of a session, and what the session reads from and writes to.
+    /// The client's side of a session, and the reader and writer of the session.
     pub(crate) fn new() -> (
         Self,
         impl AsyncRead + Unpin + Send + 'static,
         impl AsyncWrite + Unpin + Send + 'static,
     ) {
         let (sender, reader) = pipe::chunk_pipe();
-        let (writer, said) = pipe::byte_pipe();
-        let inside = Self {
-            receiver: Receiver::new(said, FrameCodec::new(), NO_READ_TIMEOUT),
+        let (writer, replies) = pipe::byte_pipe();
+        let session = Self {
+            receiver: Receiver::new(replies, FrameCodec::new(), NO_READ_TIMEOUT),
             sender: Some(sender),
             id: 0,
             ending: None,
         };
-        (inside, reader, writer)
+        (session, reader, writer)
     }
 
-    /// Sends a request; its id.
+    /// Sends a request; returns its id.
     pub(crate) async fn send_request<C: Call>(&mut self, request: &C) -> Result<u32, ClassicClose> {
         self.id = self.id.wrapping_add(1);
         let json = encode_request(self.id, request);
@@ -64,7 +64,7 @@ impl InProcessSession {
         Ok(self.id)
     }
 
-    /// Sends a request that is no type of the protocol; its id.
+    /// Sends a request that has no type in the protocol; returns its id.
     pub(crate) async fn send_json_request(
         &mut self,
         mut request: serde_json::Value,
@@ -86,7 +86,7 @@ impl InProcessSession {
         self.send(Frame::Control(json.into())).await
     }
 
-    /// Sends file bytes on a stream. Waits while the session takes no more.
+    /// Sends file bytes on a stream. Waits while the session accepts no more.
     pub(crate) async fn send_data(
         &mut self,
         stream: u32,
@@ -95,7 +95,7 @@ impl InProcessSession {
         self.send(Frame::Data { stream, chunk }).await
     }
 
-    /// Nothing more will be asked, and nobody may be waiting for an answer.
+    /// Closes the input of the session. The caller must not wait for a reply.
     pub(crate) fn close_input(&mut self) {
         self.sender = None;
     }
@@ -129,11 +129,11 @@ impl InProcessSession {
         }
     }
 
-    /// Says nothing more of the requests until the session has ended, and why it did.
+    /// Discards all messages until the session has ended, and returns the reason.
     async fn end(&mut self) -> ClassicClose {
         loop {
-            if let Err(over) = self.next_message().await {
-                return over;
+            if let Err(reason) = self.next_message().await {
+                return reason;
             }
         }
     }

@@ -175,8 +175,8 @@ mod tests {
             {"user": "alice", "sessions": 2, "since": "2026-03-01T12:00:00Z"},
             {"user": "bob", "sessions": 1}, {},
         ]});
-        let told = "alice, 2 sessions, since 2026-03-01T12:00:00Z\nbob\n?";
-        assert_eq!(users(&reply), told);
+        let text = "alice, 2 sessions, since 2026-03-01T12:00:00Z\nbob\n?";
+        assert_eq!(users(&reply), text);
         assert_eq!(users(&json!({})), "nobody");
         assert_eq!(
             history(&json!({"seq": 1, "delivered": 0})),

@@ -15,7 +15,7 @@ pub(crate) fn split(mut line: &str) -> Result<Vec<String>, OpenQuote> {
     Ok(words)
 }
 
-/// The first word of a line, and what stands behind it.
+/// The first word of a line, and the text after it.
 pub(crate) fn word(line: &str) -> Result<Option<(String, &str)>, OpenQuote> {
     let line = line.trim_ascii_start();
     if line.is_empty() {

@@ -31,11 +31,11 @@ impl DescriptorBudget {
     fn divide(granted: usize, sessions: usize, disk_threads: usize) -> Self {
         let own =
             SERVER_DESCRIPTORS.saturating_add(disk_threads.saturating_mul(DESCRIPTORS_PER_THREAD));
-        let rest = granted - own.min(granted / 2);
-        let files = rest.saturating_sub(sessions).max(rest / 3);
+        let remaining = granted - own.min(granted / 2);
+        let files = remaining.saturating_sub(sessions).max(remaining / 3);
         Self {
             files,
-            sockets: (rest - files).max(1),
+            sockets: (remaining - files).max(1),
         }
     }
 }

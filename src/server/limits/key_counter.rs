@@ -1,9 +1,9 @@
-//! Counts per key, for keys that have any.
+//! Counts per key.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// Counts things by what they belong to, and remembers only what has some.
+/// Counts per key. Keys with a count of zero use no memory.
 #[derive(Debug)]
 pub(crate) struct KeyCounter<K>(pub(crate) HashMap<K, usize>);
 

@@ -16,7 +16,7 @@
 //! only itself.
 //!
 //! Memory is bounded: a new entry replaces the least recently used one. Refused attempts add no entry,
-//! so one address cannot push out the entries about itself. Many addresses can, at the cost of one
+//! so one address cannot evict the entries about itself. Many addresses can, at the cost of one
 //! password hash per entry, which gains them fewer guesses than it costs. Successes are kept in a
 //! separate table, which only clients with an account can fill.
 
@@ -168,7 +168,7 @@ impl LoginThrottle {
         let mut tables = self.lock();
         tables.pairs.0.pop(&(target, block));
         let before = tables.trusted.put((target, block), now);
-        // The first login of a day used up an attempt of the address; as it was no guess, give it back.
+        // The first login of a day used up an attempt of the address; as it succeeded, give it back.
         if before.is_none_or(|last| now >= last + TRUST_DURATION)
             && let Some(entry) = tables.blocks.0.peek_mut(&block)
         {

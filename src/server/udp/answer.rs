@@ -72,10 +72,10 @@ pub(crate) fn answer(
             Err(error) => call.refuse(&error),
         },
         Ok(DatagramRequest::Say(say)) => {
-            let gone = call.ticket.owner.gone().clone();
+            let session_ended = call.ticket.owner.session_ended().clone();
             let span = call.span();
             let work = async move {
-                gone.run_until_cancelled(call.say(say)).await;
+                session_ended.run_until_cancelled(call.say(say)).await;
                 drop(permit);
             };
             tokio::spawn(work.instrument(span));
@@ -159,7 +159,7 @@ impl TicketOwner for Member {
         self.authority.name()
     }
 
-    fn gone(&self) -> &CancellationToken {
+    fn session_ended(&self) -> &CancellationToken {
         &self.peer_left
     }
 

@@ -35,7 +35,7 @@ pub(crate) trait TicketOwner: fmt::Debug + Send + Sync {
     fn user(&self) -> &str;
 
     /// Cancelled once the session has ended.
-    fn gone(&self) -> &CancellationToken;
+    fn session_ended(&self) -> &CancellationToken;
 
     /// Whether the account is closed for good.
     fn is_closed(&self) -> bool;
@@ -89,7 +89,7 @@ impl DatagramTicket {
 
     /// Whether it has not expired and its session is open.
     pub(crate) fn is_valid(&self, now: Instant) -> bool {
-        now < self.expires && !self.owner.gone().is_cancelled() && !self.owner.is_closed()
+        now < self.expires && !self.owner.session_ended().is_cancelled() && !self.owner.is_closed()
     }
 
     /// Decides whether to run a request; if it is the latest one, messages go to its address from now on.

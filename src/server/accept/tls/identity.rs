@@ -237,10 +237,10 @@ mod tests {
     #[test]
     fn unusable_files_are_refused_and_named() {
         let directory = IdentityDirectory::new();
-        let (one, key) = certificate(2040);
-        let (_, other) = certificate(2040);
-        let (one, key) = (directory.write("one", &one), directory.write("key", &key));
-        let other = directory.write("other", &other);
+        let (first, key) = certificate(2040);
+        let (_, second) = certificate(2040);
+        let (first, key) = (directory.write("one", &first), directory.write("key", &key));
+        let second = directory.write("other", &second);
         let garbage = directory.write(
             "garbage",
             "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n",
@@ -248,8 +248,8 @@ mod tests {
         let empty = directory.write("empty", "");
         let missing = directory.0.path().join("missing");
         for (certificate, key, says) in [
-            (Some(&one), None, "need each other"),
-            (Some(&one), Some(&other), "other: "),
+            (Some(&first), None, "need each other"),
+            (Some(&first), Some(&second), "other: "),
             (Some(&garbage), Some(&key), "garbage cannot be used"),
             (
                 Some(&empty),
@@ -257,8 +257,8 @@ mod tests {
                 "empty: it contains no certificate",
             ),
             (
-                Some(&one),
-                Some(&one),
+                Some(&first),
+                Some(&first),
                 "one: it contains no unencrypted private key",
             ),
             (Some(&missing), Some(&key), "cannot read"),

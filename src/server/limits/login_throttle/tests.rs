@@ -161,16 +161,19 @@ fn attempts_from_other_addresses_never_lock_a_user_out() {
 fn a_program_with_an_expired_token_delays_no_other_login_from_its_address() {
     let attack = GuessingAttack::begin();
     let old = attack.throttle.token_target("haul_old");
-    let (now, here) = (attack.now, block(1));
+    let (now, address) = (attack.now, block(1));
     for _ in 0..5 {
-        attack.throttle.check(old, here, RULES, now).expect("free");
-        attack.throttle.record_failure(old, here, RULES, now);
+        attack
+            .throttle
+            .check(old, address, RULES, now)
+            .expect("free");
+        attack.throttle.record_failure(old, address, RULES, now);
     }
-    assert!(attack.throttle.check(old, here, RULES, now).is_err());
+    assert!(attack.throttle.check(old, address, RULES, now).is_err());
     let new = attack.throttle.token_target("haul_new");
-    assert!(attack.throttle.check(new, here, RULES, now).is_ok());
+    assert!(attack.throttle.check(new, address, RULES, now).is_ok());
     let name = attack.throttle.user_target("haul_old");
-    assert!(attack.throttle.check(name, here, RULES, now).is_ok());
+    assert!(attack.throttle.check(name, address, RULES, now).is_ok());
 }
 
 #[test]

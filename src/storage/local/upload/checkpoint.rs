@@ -67,6 +67,13 @@ impl CheckpointSchedule {
     pub(crate) fn set_running(&mut self, is_running: bool) {
         self.is_running = is_running;
     }
+
+    /// Lets the interval since the latest checkpoint pass.
+    #[cfg(test)]
+    pub(crate) fn expire_interval(&mut self) {
+        let expired = self.latest.checked_sub(CHECKPOINT_INTERVAL);
+        self.latest = expired.expect("an uptime of more than the interval");
+    }
 }
 
 /// The record of an upload. Dropping it removes the record, unless the upload is kept.

@@ -51,6 +51,13 @@ impl Upload {
         }
     }
 
+    /// Lets the interval since the latest checkpoint pass.
+    #[cfg(test)]
+    pub(crate) fn expire_checkpoint_interval(&mut self) {
+        let writer = self.writer.as_mut().expect("an unfinished upload");
+        writer.schedule.expire_interval();
+    }
+
     fn checkpoint(&mut self) -> Option<Checkpoint> {
         let writer = self.writer.as_mut()?;
         writer.schedule.cover(self.written);
