@@ -143,6 +143,32 @@ impl Bar {
     }
 }
 
+/// How far a job is, as one line, for places where no bar can move: a bar, the rate, the time that is left,
+/// and a name.
+pub(super) fn progress_line(progress: &Progress, rate: &RecentRate, name: &str) -> String {
+    const CELLS: usize = 20;
+    let total = total(progress);
+    let mut parts = Vec::new();
+    if let Some(total) = total {
+        let share = |of: u64| u128::from(progress.bytes()) * u128::from(of) / u128::from(total);
+        let full = usize::try_from(share(CELLS as u64)).unwrap_or(0);
+        let rest = CELLS.saturating_sub(full);
+        let bar = format!("{}{}", "█".repeat(full), "░".repeat(rest));
+        parts.push(format!("{bar} {} %", share(100)));
+    } else {
+        parts.push(size(progress.bytes()));
+    }
+    if let Some(rate) = rate.bytes_per_second() {
+        parts.push(format!("{}/s", size(rate)));
+        if let (Some(total), 1..) = (total, rate) {
+            let left = total.saturating_sub(progress.bytes()).div_ceil(rate);
+            parts.push(format!("{} left", duration(left)));
+        }
+    }
+    parts.push(shortened(name));
+    parts.join(", ")
+}
+
 /// Whether another program reads standard output. It may write to the same terminal at any time, so
 /// no bar is drawn there.
 fn stdout_is_pipe() -> bool {

@@ -11,6 +11,7 @@ use std::io::{IsTerminal, stderr, stdin};
 use std::num::NonZeroU32;
 
 use clap::Args;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::cli::accept::{OfferChoice, only};
@@ -81,6 +82,7 @@ impl ChatArgs {
             older: false,
             offers: Vec::new(),
             jobs: JoinSet::new(),
+            job_lines: mpsc::channel(file::MAX_WAITING_LINES),
             at_terminal,
             failed: false,
         };
@@ -121,6 +123,8 @@ struct ChatSession<'a> {
     offers: Vec<String>,
     /// Files that are being offered.
     jobs: JoinSet<Result<String, String>>,
+    /// How far their uploads are.
+    job_lines: (mpsc::Sender<String>, mpsc::Receiver<String>),
     at_terminal: bool,
     failed: bool,
 }
@@ -186,6 +190,7 @@ impl ChatSession<'_> {
                     }
                 }
                 Some(done) = self.jobs.join_next() => self.report_job(done).await?,
+                Some(line) = self.job_lines.1.recv() => self.show_progress(&line).await?,
             }
         }
     }
@@ -216,7 +221,8 @@ impl ChatSession<'_> {
             ChatCommand::Say { to, text } => self.say(&to, &text).await?,
             ChatCommand::File { to, path } => {
                 let session = self.remote.session.clone();
-                self.jobs.spawn(file::offer_file(session, to, path));
+                let lines = self.job_lines.0.clone();
+                self.jobs.spawn(file::offer_file(session, to, path, lines));
             }
             ChatCommand::Offers => {
                 if let Some(reply) = self.tried(client.offers()).await? {
@@ -378,9 +384,20 @@ impl ChatSession<'_> {
                 .note("a file is still being uploaded; Ctrl-C cancels it")
                 .await;
         }
-        while let Some(done) = self.jobs.join_next().await {
-            let _ = self.report_job(done).await;
+        while !self.jobs.is_empty() {
+            let _ = tokio::select! {
+                Some(done) = self.jobs.join_next() => self.report_job(done).await,
+                Some(line) = self.job_lines.1.recv() => self.show_progress(&line).await,
+            };
         }
+    }
+
+    /// Says how far a file is, where a person reads it.
+    async fn show_progress(&self, line: &str) -> anyhow::Result<()> {
+        if self.at_terminal && self.remote.output.progress {
+            self.note(&safe(line)).await?;
+        }
+        Ok(())
     }
 
     /// Prints what the program itself has to say.
