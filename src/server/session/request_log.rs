@@ -156,7 +156,7 @@ impl RequestLog {
         let outcome = if code.is_some() { "error" } else { "ok" };
         let is_audited = self.command.is_audited;
         let audit = match &reply {
-            Err(cause) if is_audited && is_refusal(cause) => {
+            Err(cause) if is_audited && is_refusal(cause, code) => {
                 match self.lines.allows_refusal_audit(self.command.name) {
                     Some(left_out) => AuditLine::After(left_out),
                     None => AuditLine::Omitted,
@@ -255,16 +255,26 @@ enum AuditLine {
     Omitted,
 }
 
-/// Whether the request was refused before anything was done or any secret was compared. Clients can cause
-/// many such errors at no cost.
-fn is_refusal(cause: &CommandError) -> bool {
-    matches!(
-        cause,
-        CommandError::AdminsOnly(_)
-            | CommandError::NotLoggedIn(_)
-            | CommandError::BadRequest(_)
-            | CommandError::TooManyAttempts(_)
-    )
+/// Whether the request was refused, and no secret was compared. Clients can cause many such errors at no
+/// cost.
+fn is_refusal(cause: &CommandError, code: Option<ErrorCode>) -> bool {
+    let is_of_request = matches!(
+        code,
+        Some(
+            ErrorCode::BadRequest
+                | ErrorCode::InvalidPath
+                | ErrorCode::Denied
+                | ErrorCode::NotFound
+                | ErrorCode::Exists
+                | ErrorCode::NotADirectory
+                | ErrorCode::IsADirectory
+        )
+    );
+    is_of_request
+        || matches!(
+            cause,
+            CommandError::NotLoggedIn(_) | CommandError::TooManyAttempts(_)
+        )
 }
 
 #[cfg(test)]
