@@ -25,6 +25,12 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
+    /// Whether nobody can make two contents with the same digest. MD5 does not have this.
+    #[must_use]
+    pub fn resists_collisions(self) -> bool {
+        !matches!(self, Self::Md5)
+    }
+
     /// Every algorithm, the default first.
     pub const ALL: [Self; 3] = [Self::Blake3, Self::Sha256, Self::Md5];
 

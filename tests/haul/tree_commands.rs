@@ -354,3 +354,36 @@ async fn standard_input_comes_first_and_is_skipped_if_the_file_is_there() {
     let (stdout, _) = person.types(&["cat", "n"], 0).await;
     assert_eq!(stdout, "1");
 }
+
+#[tokio::test]
+async fn a_kept_md5_digest_does_not_show_that_a_file_is_unchanged() {
+    // Of Wang and Yu: the same MD5, and other content.
+    let one = "d131dd02c5e6eec4693d9a0698aff95c2fcab58712467eab4004583eb8fb7f8955ad340609f4b302\
+         83e488832571415a085125e8f7cdc99fd91dbdf280373c5bd8823e3156348f5bae6dacd436c919c6\
+         dd53e2b487da03fd02396306d248cda0e99f33420f577ee8ce54b67080a80d1ec69821bcb6a88393\
+         96f9652b6ff72a70";
+    let other = "d131dd02c5e6eec4693d9a0698aff95c2fcab50712467eab4004583eb8fb7f8955ad340609f4b302\
+         83e4888325f1415a085125e8f7cdc99fd91dbd7280373c5bd8823e3156348f5bae6dacd436c919c6\
+         dd53e23487da03fd02396306d248cda0e99f33420f577ee8ce54b67080280d1ec69821bcb6a88393\
+         96f965ab6ff72a70";
+    let decode = |hex: &str| data_encoding::HEXLOWER.decode(hex.as_bytes());
+    let (one, other) = (decode(one).expect("digits"), decode(other).expect("digits"));
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    person.write("d/f", "");
+    let path = person.path("d/f");
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let write = |content: &[u8]| {
+        fs::write(&path, content).expect("written");
+        let file = fs::File::options().write(true).open(&path);
+        file.and_then(|file| file.set_modified(time)).expect("set");
+    };
+    write(&one);
+    person
+        .types(&["put", "--digest", "md5", "-T", "d", "d"], 0)
+        .await;
+    write(&other);
+    person.types(&["put", "-T", "d", "d"], 0).await;
+    let stored = fs::read(server.home("alice").join("d/f")).expect("there");
+    assert!(stored == other, "the changed file was sent");
+}

@@ -58,6 +58,11 @@ async fn add_digests(context: &SyncContext, mut pair: PathPair) -> PathPair {
             SyncDirection::Up => (source, destination),
             SyncDirection::Down => (destination, source),
         };
+        let is_usable = |digest: &Digest| {
+            let algorithm = digest.algorithm();
+            algorithm.resists_collisions() || algorithm == context.options.algorithm
+        };
+        remote.digest = remote.digest.filter(is_usable);
         if remote.digest.is_none() {
             remote.digest = remote_digest(context, &remote.path).await;
         }

@@ -103,13 +103,19 @@ impl RemoteFiles {
     }
 
     fn add(&mut self, path: String, entry: &Entry, options: TreeOptions) {
-        let is_comparable = entry.digest.is_some() || options.skip_existing;
+        // Two contents may have been made to have the same weak digest.
+        let is_usable = |digest: &Digest| {
+            let algorithm = digest.algorithm();
+            algorithm.resists_collisions() || algorithm == options.file.algorithm
+        };
+        let digest = entry.digest.filter(is_usable);
+        let is_comparable = digest.is_some() || options.skip_existing;
         if entry.kind == Kind::File && is_comparable {
             let file = RemoteFile {
                 size: entry.size,
                 modified: entry.modified,
                 mode: entry.mode,
-                digest: entry.digest,
+                digest,
             };
             self.0.insert(path, file);
         }
