@@ -78,7 +78,14 @@ impl TreeEntries {
                 let current = self.session.current();
                 self.has_advanced = false;
                 match LineStream::begin::<LsBegin>(&current.client, &self.request).await {
-                    Ok((_, lines)) => self.connected.insert((current, lines)),
+                    Ok((begin, lines)) => {
+                        let path = self.request.path.as_deref();
+                        if path.is_some_and(|path| path.starts_with('/') && path != begin.path) {
+                            let text = "the tree of another directory";
+                            return Err(ClientError::InvalidReply(text.into()));
+                        }
+                        self.connected.insert((current, lines))
+                    }
                     Err(error) => {
                         self.wait(&current, error).await?;
                         continue;
@@ -93,6 +100,10 @@ impl TreeEntries {
             match ended {
                 Ok(reply) => {
                     self.connected = None;
+                    if !reply.entries.is_empty() {
+                        let text = "entries of a tree in its final reply";
+                        return Err(ClientError::InvalidReply(text.into()));
+                    }
                     self.is_complete = reply.cursor.is_none();
                     self.check_cursor(reply.cursor.as_deref())?;
                 }

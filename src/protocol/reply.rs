@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::number::is_false;
 use crate::protocol::{Digest, FileMode};
 
 /// The reply without content: an empty object.
@@ -164,6 +165,12 @@ pub struct Entry {
     /// for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
+    /// A recursive listing lacks what is in this directory.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unlisted: bool,
+    /// A recursive listing: it is the root of a shared folder.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub shared: bool,
 }
 
 impl Entry {
@@ -178,6 +185,8 @@ impl Entry {
             mode: None,
             version: None,
             digest: None,
+            unlisted: false,
+            shared: false,
         }
     }
 }

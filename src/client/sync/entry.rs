@@ -77,6 +77,15 @@ pub enum WithheldReason {
     /// A symbolic link without a target.
     #[error("a symbolic link to nothing")]
     DanglingLink,
+    /// The server does not list what is in it.
+    #[error("a directory that the server does not list, such as a symbolic link")]
+    Unlisted,
+    /// A folder that others share, and that the source does not have.
+    #[error("a shared folder, which is not deleted")]
+    SharedFolder,
+    /// It is the backup directory, or in it.
+    #[error("the backup directory is there")]
+    BackupDirectory,
     /// Neither file nor directory.
     #[error("neither file nor directory")]
     Special,
@@ -101,7 +110,7 @@ impl WithheldReason {
     /// Whether it is an error, after which the mirror is incomplete.
     #[must_use]
     pub fn is_failure(&self) -> bool {
-        matches!(self, Self::Name | Self::Failed(_))
+        matches!(self, Self::Name | Self::BackupDirectory | Self::Failed(_))
     }
 }
 

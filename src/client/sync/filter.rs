@@ -41,8 +41,8 @@ pub struct FilterOptions {
 #[derive(Debug, Clone)]
 pub(crate) struct PathFilter {
     shared: Arc<CompiledFilter>,
-    /// Files of other sizes take no part.
-    limits_sizes: bool,
+    /// Of the source: files of other sizes take no part.
+    is_of_source: bool,
     /// The directories that contain the current path, the root first, each with its patterns.
     directories: Vec<(String, Option<Arc<Gitignore>>)>,
 }
@@ -96,7 +96,7 @@ impl PathFilter {
                 max_size: options.max_size,
                 min_size: options.min_size,
             }),
-            limits_sizes: true,
+            is_of_source: true,
             directories: Vec::new(),
         })
     }
@@ -104,9 +104,14 @@ impl PathFilter {
     /// The filter for the destination, where the size of a file that is replaced does not matter.
     pub(crate) fn of_destination(&self) -> Self {
         Self {
-            limits_sizes: false,
+            is_of_source: false,
             ..self.clone()
         }
+    }
+
+    /// Whether this is the filter of the destination, and the local source has no directory of this path.
+    pub(crate) fn is_missing_in_source(&self, path: &str) -> bool {
+        !self.is_of_source && !self.shared.root.join(path).is_dir()
     }
 
     /// Why this path takes no part, if it takes none. Paths come in the order of the listings; what
@@ -123,10 +128,13 @@ impl PathFilter {
     ) -> Result<Option<WithheldReason>, ClientError> {
         self.enter(parent_of(path))?;
         let is_reserved = |reserved: &String| is_within(path, reserved);
-        if self.shared.reserved.as_ref().is_some_and(is_reserved) || self.excludes(path, is_dir) {
+        if self.shared.reserved.as_ref().is_some_and(is_reserved) {
+            return Ok(Some(WithheldReason::BackupDirectory));
+        }
+        if self.excludes(path, is_dir) {
             return Ok(Some(WithheldReason::Excluded));
         }
-        if is_dir || !self.limits_sizes {
+        if is_dir || !self.is_of_source {
             return Ok(None);
         }
         Ok(self.check_size(size))
@@ -337,13 +345,18 @@ mod tests {
         assert!(filter.check("x", false, 0).is_err());
     }
 
+    fn is_reserved(filter: &mut PathFilter, path: &str) -> bool {
+        let reason = filter.check(path, false, 0).expect("readable");
+        matches!(reason, Some(WithheldReason::BackupDirectory))
+    }
+
     #[test]
     fn a_reserved_path_takes_no_part() {
         let root = PathBuf::from("/nowhere");
         let options = FilterOptions::default();
         let mut filter =
             PathFilter::new(&options, root, Some("old/kept".into())).expect("no patterns");
-        assert!(is_excluded(&mut filter, "old/kept", true));
+        assert!(is_reserved(&mut filter, "old/kept"));
         assert!(!is_excluded(&mut filter, "old/kept.d", true));
     }
 }

@@ -17,7 +17,7 @@ use crate::client::sync::entry::{ListedItem, SyncEntry};
 use crate::client::sync::filter::PathFilter;
 use crate::client::sync::job::SyncDirection;
 use crate::client::sync::merge::{MergedListings, PathPair};
-use crate::client::sync::remote::RemoteListing;
+use crate::client::sync::remote::{RemoteEntry, RemoteListing};
 use crate::client::sync::scan::{LocalScan, ScanOptions};
 use crate::client::transfer::umask::umask;
 use crate::client::tree_entries::TreeEntries;
@@ -205,13 +205,14 @@ impl ReceivedEntries {
 }
 
 impl Iterator for ReceivedEntries {
-    type Item = Result<SyncEntry, ClientError>;
+    type Item = Result<RemoteEntry, ClientError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if let Some(entry) = self.batch.next() {
                 let mode = entry.mode;
-                return Some(Ok(SyncEntry {
+                let (is_unlisted, is_shared) = (entry.unlisted, entry.shared);
+                let entry = SyncEntry {
                     path: entry.name,
                     kind: entry.kind,
                     size: entry.size,
@@ -219,6 +220,11 @@ impl Iterator for ReceivedEntries {
                     mode: mode.map(|mode| FileMode::from_st_mode(mode.bits() & self.mode_mask)),
                     version: entry.version,
                     digest: entry.digest,
+                };
+                return Some(Ok(RemoteEntry {
+                    entry,
+                    is_unlisted,
+                    is_shared,
                 }));
             }
             if self.is_complete {

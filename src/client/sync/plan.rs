@@ -125,7 +125,10 @@ impl Planner {
                     Some(_) if !reason.is_requested() => {
                         self.skip(path.clone(), SkipReason::InTheWay(reason));
                     }
-                    None if matches!(reason, WithheldReason::Excluded) => {}
+                    None if matches!(
+                        reason,
+                        WithheldReason::Excluded | WithheldReason::BackupDirectory
+                    ) => {}
                     _ => self.skip(path.clone(), SkipReason::Withheld(reason)),
                 }
                 self.withheld = Some(path);

@@ -11,6 +11,15 @@ use crate::client::sync::entry::{
 use crate::client::sync::filter::PathFilter;
 use crate::client::sync::names::{is_portable_name, is_unfinished_download};
 
+/// An entry as the server lists it.
+pub(crate) struct RemoteEntry {
+    pub(crate) entry: SyncEntry,
+    /// What is in it is not listed.
+    pub(crate) is_unlisted: bool,
+    /// It is the root of a shared folder.
+    pub(crate) is_shared: bool,
+}
+
 /// An iterator over the entries of a remote tree, as its pages arrive.
 pub(crate) struct RemoteListing<I> {
     entries: I,
@@ -24,7 +33,7 @@ pub(crate) struct RemoteListing<I> {
 
 impl<I> RemoteListing<I>
 where
-    I: Iterator<Item = Result<SyncEntry, ClientError>>,
+    I: Iterator<Item = Result<RemoteEntry, ClientError>>,
 {
     /// Checks and filters `entries`, which the server listed.
     pub(crate) fn new(entries: I, filter: PathFilter) -> Self {
@@ -38,7 +47,12 @@ where
     }
 
     /// The item of an entry; `None` if the directory above it takes no part.
-    fn examine(&mut self, entry: SyncEntry) -> Result<Option<ListedItem>, ClientError> {
+    fn examine(&mut self, examined: RemoteEntry) -> Result<Option<ListedItem>, ClientError> {
+        let RemoteEntry {
+            entry,
+            is_unlisted,
+            is_shared,
+        } = examined;
         self.check_place(&entry)?;
         self.last_path.clone_from(&entry.path);
         let is_dir = entry.is_dir();
@@ -53,6 +67,10 @@ where
         let name = entry.path.rsplit('/').next().unwrap_or_default();
         let reason = if !is_portable_name(name) || is_unfinished_download(name) {
             Some(WithheldReason::Name)
+        } else if is_unlisted {
+            Some(WithheldReason::Unlisted)
+        } else if is_shared && self.filter.is_missing_in_source(&entry.path) {
+            Some(WithheldReason::SharedFolder)
         } else {
             self.filter.check(&entry.path, is_dir, entry.size)?
         };
@@ -89,7 +107,7 @@ where
 
 impl<I> Iterator for RemoteListing<I>
 where
-    I: Iterator<Item = Result<SyncEntry, ClientError>>,
+    I: Iterator<Item = Result<RemoteEntry, ClientError>>,
 {
     type Item = Result<ListedItem, ClientError>;
 
@@ -121,7 +139,7 @@ mod tests {
         let entries: Vec<_> = paths
             .iter()
             .map(|path| {
-                Ok(SyncEntry {
+                let entry = SyncEntry {
                     path: path.trim_end_matches('/').to_owned(),
                     kind: if path.ends_with('/') {
                         Kind::Dir
@@ -133,6 +151,11 @@ mod tests {
                     mode: None,
                     version: None,
                     digest: None,
+                };
+                Ok(RemoteEntry {
+                    entry,
+                    is_unlisted: *path == "link/",
+                    is_shared: *path == "team/",
                 })
             })
             .collect();
@@ -189,5 +212,24 @@ mod tests {
         let items = items.expect("in order");
         assert!(items.iter().all(|(_, is_entry)| !is_entry), "{items:?}");
         assert_eq!(items.len(), 3);
+    }
+
+    #[test]
+    fn a_directory_that_is_not_listed_takes_no_part() {
+        let items = list(&["a", "link/", "team/", "team/x", "z"]).expect("in order");
+        let items: Vec<_> = items
+            .iter()
+            .map(|(path, takes)| (&**path, *takes))
+            .collect();
+        assert_eq!(
+            items,
+            [
+                ("a", true),
+                ("link", false),
+                ("team", true),
+                ("team/x", true),
+                ("z", true)
+            ]
+        );
     }
 }

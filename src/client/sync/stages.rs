@@ -44,15 +44,14 @@ impl SyncRun {
                 self.enqueue(SyncAction::Copy { from, entry });
             }
         }
-        // A file is copied before it is moved.
-        self.run_queue().await?;
-        for rename in &moves {
-            if let Some(entry) = new_files[rename.new].take() {
-                let from = self.deferred.surplus[rename.surplus].path.to_string();
-                self.enqueue(SyncAction::Move { from, entry });
-            }
-        }
         let used: BTreeSet<_> = moves.iter().map(|rename| rename.surplus).collect();
+        let waiting: Vec<_> = moves
+            .iter()
+            .filter_map(|rename| {
+                let from = self.deferred.surplus[rename.surplus].path.to_string();
+                Some((from, new_files[rename.new].take()?))
+            })
+            .collect();
         let mut index = 0;
         self.deferred.surplus.retain(|_| {
             index += 1;
@@ -63,6 +62,15 @@ impl SyncRun {
                 entry,
                 replaces: None,
                 reason: TransferReason::New,
+            });
+        }
+        // A file is copied before it is moved, and no old name goes before the transfers have succeeded.
+        self.run_queue().await?;
+        for (from, entry) in waiting {
+            self.enqueue(if self.is_incomplete {
+                SyncAction::Copy { from, entry }
+            } else {
+                SyncAction::Move { from, entry }
             });
         }
         Ok(())

@@ -19,6 +19,8 @@ impl Command for Stat {
                 mode: info.mode,
                 version: info.version,
                 digest: info.digest,
+                unlisted: false,
+                shared: false,
             },
             path: path.to_string(),
         })

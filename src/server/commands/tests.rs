@@ -184,6 +184,8 @@ fn entry() -> Entry {
         mode: Some(FileMode::from_st_mode(0o777)),
         version: None,
         digest: None,
+        unlisted: false,
+        shared: false,
     }
 }
 

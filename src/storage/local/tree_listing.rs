@@ -277,8 +277,13 @@ impl TreeListing {
         if let Some(place) = mount_at(&self.mounts, level, text) {
             let place = place.clone();
             let found = find_root(&place.space.sandbox).context("look at", &place.full)?;
-            self.enter_mount(place, text)?;
-            return Ok(found.to_entry(text));
+            let is_listed = self.enter_mount(place, text)?;
+            let entry = found.to_entry(text);
+            return Ok(entry.map(|entry| Entry {
+                unlisted: !is_listed,
+                shared: true,
+                ..entry
+            }));
         }
         // An entry that is deeper than a path can be has no name here.
         let Ok(place) = level.place.child(text) else {
@@ -290,7 +295,13 @@ impl TreeListing {
             return Ok(None);
         };
         let path = level.path_of(text);
-        let entry = self.describe(&found, &place, path)?;
+        let mut entry = self.describe(&found, &place, path)?;
+        if found.meta.kind == EntryKind::Dir
+            && found.is_link
+            && let Some(entry) = &mut entry
+        {
+            entry.unlisted = true;
+        }
         if found.meta.kind == EntryKind::Dir && !found.is_link {
             let dir = match found.file {
                 Some(file) => OpenDir::from(OwnedFd::from(file)),

@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use haul::client::sync::{FilterOptions, SyncOptions};
+use haul::client::sync::{FilterOptions, SyncJob, SyncOptions};
+use haul::storage::SpaceLimits;
 
 use super::{deleting, down, local, sync, up, write};
 use crate::client::log_in;
@@ -82,4 +83,92 @@ async fn what_a_killed_sync_has_left_is_not_transferred_and_is_deleted_at_the_de
     let run = sync(&client, down(tree.path(), &deleting())).await;
     assert_eq!((run.summary.transferred, run.summary.deleted), (0, 2));
     assert!(!tree.path().join(leftover).exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_does_not_list_is_not_taken_for_deleted() {
+    let server = TestServer::start().await;
+    let client = log_in(&server, "alice").await;
+    let home = server.home("alice").join("tree");
+    write(&home, "real/x", "1");
+    std::os::unix::fs::symlink("real", home.join("link")).expect("linked");
+    let tree = local(&[("real/x", "1"), ("link/x", "1")]);
+    let run = sync(&client, down(tree.path(), &deleting())).await;
+    assert_eq!((run.summary.deleted, run.summary.skipped), (0, 1));
+    assert!(tree.path().join("link/x").exists());
+    let run = sync(&client, up(tree.path(), &deleting())).await;
+    assert_eq!((run.summary.deleted, run.summary.failed), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_moved_file_keeps_its_old_name_if_a_transfer_fails() {
+    let server = TestServer::start().await;
+    let limits = SpaceLimits {
+        bytes: Some(100_000),
+        ..SpaceLimits::default()
+    };
+    server.add_user("carol", limits).await;
+    let client = log_in(&server, "carol").await;
+    let home = server.home("carol").join("tree");
+    let tree = local(&[("old", "moved content")]);
+    assert_eq!(
+        sync(&client, up(tree.path(), &deleting()))
+            .await
+            .summary
+            .failed,
+        0
+    );
+    fs::rename(tree.path().join("old"), tree.path().join("new")).expect("renamed");
+    write(tree.path(), "large", "x".repeat(200_000));
+    let run = sync(&client, up(tree.path(), &deleting())).await;
+    assert!(run.summary.failed > 0);
+    assert!(home.join("old").exists() && home.join("new").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_of_the_source_in_the_place_of_the_backups_is_a_failure() {
+    let server = TestServer::start().await;
+    let client = log_in(&server, "alice").await;
+    let tree = local(&[("a", "1"), ("backup/x", "2")]);
+    let options = SyncOptions {
+        backup_directory: Some("/tree/backup".into()),
+        ..deleting()
+    };
+    let run = sync(&client, up(tree.path(), &options)).await;
+    assert_eq!((run.summary.transferred, run.summary.failed), (1, 1));
+    let again = sync(&client, up(local(&[("a", "1")]).path(), &options)).await;
+    assert_eq!(again.summary.failed, 0, "{:?}", again.events);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_folder_that_the_source_lacks_stays() {
+    let server = TestServer::start().await;
+    let team = "team".parse().expect("a name");
+    let added = server.accounts.add_folder(&team, SpaceLimits::default());
+    added.await.expect("a folder");
+    let alice = "alice".parse().expect("a name");
+    let rights = "rw".parse().expect("rights");
+    let granted = server.accounts.grant(&team, &alice, rights);
+    granted.await.expect("granted");
+    let client = log_in(&server, "alice").await;
+    let team = server.data().join("folders/team");
+    write(&team, "precious", "1");
+    let tree = local(&[("a", "1")]);
+    let job = |tree: &std::path::Path| SyncJob {
+        remote: "/".into(),
+        ..up(tree, &deleting())
+    };
+    let run = sync(&client, job(tree.path())).await;
+    assert_eq!(
+        (run.summary.deleted, run.summary.failed, run.summary.skipped),
+        (0, 0, 1)
+    );
+    assert!(team.join("precious").exists());
+    write(tree.path(), "team/other", "2");
+    let run = sync(&client, job(tree.path())).await;
+    assert_eq!(
+        (run.summary.deleted, run.summary.failed),
+        (1, 0),
+        "named in the source"
+    );
 }
