@@ -32,6 +32,7 @@ mod discover;
 mod error;
 mod events;
 mod line_stream;
+mod local_tree;
 mod logs;
 mod session;
 mod subscription;

@@ -34,10 +34,13 @@ impl SyncContext {
 
     /// The local path of an entry.
     pub(crate) fn local_path(&self, path: &str) -> PathBuf {
-        match self.staged_path(SyncDirection::Down, path) {
-            Some(staged) => self.local.join(staged),
-            None => self.local.join(path),
-        }
+        self.local.join(self.local_relative(path))
+    }
+
+    /// The local path of an entry relative to the local root.
+    pub(crate) fn local_relative(&self, path: &str) -> String {
+        self.staged_path(SyncDirection::Down, path)
+            .unwrap_or_else(|| path.to_owned())
     }
 
     /// The other path of an entry at the destination of this direction.

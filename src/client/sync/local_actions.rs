@@ -1,17 +1,23 @@
 //! Changes of the local tree: plain blocking I/O.
 //!
-//! No link is followed: a directory in the way of a path was scanned as one, and a last component is
-//! changed itself.
+//! No link is followed: each entry is changed by its name in a descriptor of its directory. The content of
+//! copies and the backup directory are opened by their paths.
 
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, chmodat, fchmod, fstat,
+    linkat, mkdirat, openat, renameat, statat, unlinkat, utimensat,
+};
+use rustix::io::Errno;
+use rustix::path::Arg;
 
 use crate::client::ClientError;
+use crate::client::local_tree::{LocalParent, TreePath};
 use crate::client::sync::entry::SyncEntry;
 use crate::client::sync::rules::MetadataChange;
 use crate::client::transfer::part_file;
@@ -21,40 +27,60 @@ use crate::protocol::IfExists;
 
 /// Makes a directory whose permission bits are set at the end; until then only its owner reads it if
 /// it has any.
-pub(crate) fn make_directory(path: &Path, entry: &SyncEntry) -> Result<(), ClientError> {
-    let mut builder = DirBuilder::new();
-    if entry.mode.is_some() {
-        builder.mode(0o700);
-    }
-    match builder.create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
+pub(crate) fn make_directory(path: &TreePath<'_>, entry: &SyncEntry) -> Result<(), ClientError> {
+    let failed = |error| ClientError::local("make directory", &path.display, error);
+    let parent = path.parent().map_err(failed)?;
+    let mode = if entry.mode.is_some() { 0o700 } else { 0o777 };
+    match mkdirat(parent.directory(), parent.name(), Mode::from_raw_mode(mode)) {
+        Err(Errno::EXIST) => {
+            let stat = statat(parent.directory(), parent.name(), AtFlags::SYMLINK_NOFOLLOW);
+            let is_directory = |mode| FileType::from_raw_mode(mode) == FileType::Directory;
+            if stat.is_ok_and(|stat| is_directory(stat.st_mode)) {
                 return Ok(());
             }
-            let error = io::ErrorKind::NotADirectory.into();
-            Err(ClientError::local("make directory", path, error))
+            Err(failed(io::ErrorKind::NotADirectory.into()))
         }
-        made => made.map_err(|error| ClientError::local("make directory", path, error)),
+        result => result.map_err(|errno| failed(errno.into())),
     }
 }
 
 /// Sets the metadata of `entry` that differ.
 pub(crate) fn set_metadata(
-    path: &Path,
+    path: &TreePath<'_>,
     entry: &SyncEntry,
     change: MetadataChange,
 ) -> Result<(), ClientError> {
-    let failed = |error| ClientError::local("set the metadata of", path, error);
+    let failed = |error| ClientError::local("set the metadata of", &path.display, error);
+    let parent = path.parent().map_err(failed)?;
     if let Some(mode) = entry.mode.filter(|_| change.mode) {
-        fs::set_permissions(path, Permissions::from_mode(mode.bits())).map_err(failed)?;
+        set_mode(&parent, Mode::from_raw_mode(mode.bits())).map_err(failed)?;
     }
     if change.modified {
-        set_modified(path, entry.modified).map_err(failed)?;
+        set_modified(parent.directory(), parent.name(), entry.modified).map_err(failed)?;
     }
     Ok(())
 }
 
-fn set_modified(path: &Path, modified: Timestamp) -> io::Result<()> {
+fn set_mode(parent: &LocalParent<'_>, mode: Mode) -> io::Result<()> {
+    // The owner of an entry may change its mode without being allowed to read it.
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let entry = openat(parent.directory(), parent.name(), flags, Mode::empty())?;
+    if FileType::from_raw_mode(fstat(&entry)?.st_mode) == FileType::Symlink {
+        return Err(Errno::LOOP.into());
+    }
+    let by_number = format!("/proc/self/fd/{}", entry.as_raw_fd());
+    match chmodat(CWD, by_number, mode, AtFlags::empty()) {
+        // Without /proc.
+        Err(Errno::NOENT) => {
+            let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let entry = openat(parent.directory(), parent.name(), flags, Mode::empty())?;
+            Ok(fchmod(entry, mode)?)
+        }
+        changed => Ok(changed?),
+    }
+}
+
+fn set_modified(directory: BorrowedFd<'_>, name: impl Arg, modified: Timestamp) -> io::Result<()> {
     let nanoseconds = modified.as_nanosecond();
     let seconds = nanoseconds.div_euclid(1_000_000_000);
     let rest = nanoseconds.rem_euclid(1_000_000_000);
@@ -69,21 +95,29 @@ fn set_modified(path: &Path, modified: Timestamp) -> io::Result<()> {
             tv_nsec: i64::try_from(rest).map_err(out_of_range)?,
         },
     };
-    utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+    utimensat(directory, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(())
 }
 
 /// Renames `from` to `to`, or copies it there, and sets the metadata of `entry`.
 pub(crate) fn relocate(
-    from: &Path,
-    to: &Path,
+    from: &TreePath<'_>,
+    to: &TreePath<'_>,
     entry: &SyncEntry,
     copy: bool,
 ) -> Result<(), ClientError> {
     if copy {
-        return copy_file(from, to, entry);
+        return copy_file(&from.display, &to.display, entry);
     }
-    fs::rename(from, to).map_err(|error| ClientError::local("rename", from, error))?;
+    let failed = |error| ClientError::local("rename", &from.display, error);
+    let (source, target) = (from.parent().map_err(failed)?, to.parent().map_err(failed)?);
+    renameat(
+        source.directory(),
+        source.name(),
+        target.directory(),
+        target.name(),
+    )
+    .map_err(|errno| failed(errno.into()))?;
     let change = MetadataChange {
         modified: true,
         mode: entry.mode.is_some(),
@@ -102,50 +136,76 @@ fn copy_file(from: &Path, to: &Path, entry: &SyncEntry) -> Result<(), ClientErro
 }
 
 /// Deletes a file. One that does not exist any more is deleted.
-pub(crate) fn delete_file(path: &Path) -> Result<(), ClientError> {
-    absent_is_deleted(path, fs::remove_file(path))
+pub(crate) fn delete_file(path: &TreePath<'_>) -> Result<(), ClientError> {
+    let delete = |parent: LocalParent<'_>| {
+        Ok(unlinkat(
+            parent.directory(),
+            parent.name(),
+            AtFlags::empty(),
+        )?)
+    };
+    absent_is_deleted(path, path.parent().and_then(delete))
 }
 
 /// Deletes an empty directory; interrupted downloads into it do not count.
-pub(crate) fn delete_directory(path: &Path) -> Result<(), ClientError> {
-    part_file::remove_interrupted(path);
-    absent_is_deleted(path, fs::remove_dir(path))
+pub(crate) fn delete_directory(path: &TreePath<'_>) -> Result<(), ClientError> {
+    let delete = |parent: LocalParent<'_>| {
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        if let Ok(directory) = openat(parent.directory(), parent.name(), flags, Mode::empty()) {
+            let by_number = format!("/proc/self/fd/{}", directory.as_raw_fd());
+            part_file::remove_interrupted(Path::new(&by_number));
+        }
+        Ok(unlinkat(
+            parent.directory(),
+            parent.name(),
+            AtFlags::REMOVEDIR,
+        )?)
+    };
+    absent_is_deleted(path, path.parent().and_then(delete))
 }
 
-fn absent_is_deleted(path: &Path, result: io::Result<()>) -> Result<(), ClientError> {
+fn absent_is_deleted(path: &TreePath<'_>, result: io::Result<()>) -> Result<(), ClientError> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result.map_err(|error| ClientError::local("delete", path, error)),
+        result => result.map_err(|error| ClientError::local("delete", &path.display, error)),
     }
 }
 
 /// Moves a file into the backup directory, under its path relative to the root. A file of the same
 /// path there is replaced by none: the new one takes the first free number.
-pub(crate) fn back_up(from: &Path, to: &Path) -> Result<(), ClientError> {
-    let failed = |error| ClientError::local("move to the backup directory", from, error);
+pub(crate) fn back_up(from: &TreePath<'_>, to: &Path) -> Result<(), ClientError> {
+    let failed = |error| ClientError::local("move to the backup directory", &from.display, error);
+    let parent = match from.parent() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        parent => parent.map_err(failed)?,
+    };
     let target = free_name(to).map_err(failed)?;
-    match fs::rename(from, &target) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-            copy_as_it_is(from, &target).map_err(failed)?;
+    match renameat(parent.directory(), parent.name(), CWD, &target) {
+        Err(Errno::NOENT) => Ok(()),
+        Err(Errno::XDEV) => {
+            copy_as_it_is(&from.display, &target).map_err(failed)?;
             delete_file(from)
         }
-        result => result.map_err(failed),
+        result => result.map_err(|errno| failed(errno.into())),
     }
 }
 
 /// Puts a file that is about to be replaced into the backup directory, as [`back_up`] moves one. Its
 /// replacement is another file, so a link to this one keeps it.
-pub(crate) fn copy_to_backup(from: &Path, to: &Path) -> Result<(), ClientError> {
-    let failed = |error| ClientError::local("copy to the backup directory", from, error);
+pub(crate) fn copy_to_backup(from: &TreePath<'_>, to: &Path) -> Result<(), ClientError> {
+    let failed = |error| ClientError::local("copy to the backup directory", &from.display, error);
+    let parent = match from.parent() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        parent => parent.map_err(failed)?,
+    };
     let target = free_name(to).map_err(failed)?;
-    match fs::hard_link(from, &target) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+    let flags = AtFlags::empty();
+    match linkat(parent.directory(), parent.name(), CWD, &target, flags) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
         // Another run has taken the name.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => copy_to_backup(from, to),
+        Err(Errno::EXIST) => copy_to_backup(from, to),
         // The backup directory is on another file system, or this one has no links.
-        Err(_) => copy_as_it_is(from, &target).map_err(failed),
-        Ok(()) => Ok(()),
+        Err(_) => copy_as_it_is(&from.display, &target).map_err(failed),
     }
 }
 
@@ -154,7 +214,7 @@ fn copy_as_it_is(from: &Path, to: &Path) -> io::Result<()> {
     let modified = modified.map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     fs::copy(from, to)?;
     // By name: the permission bits are those of the file, which may not allow to open it.
-    set_modified(to, modified)
+    set_modified(CWD, to, modified)
 }
 
 /// The first free name in the backup directory, whose directories are made.
@@ -175,8 +235,23 @@ fn free_name(to: &Path) -> io::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
     use super::*;
+    use crate::client::local_tree::LocalTree;
     use crate::protocol::{FileMode, Kind};
+
+    fn tree(root: &Path) -> LocalTree {
+        LocalTree::open(root).expect("open")
+    }
+
+    fn at<'a>(tree: &'a LocalTree, root: &Path, relative: &str) -> TreePath<'a> {
+        TreePath {
+            tree,
+            relative: relative.into(),
+            display: root.join(relative),
+        }
+    }
 
     fn entry(kind: Kind, mode: u32, second: i64) -> SyncEntry {
         SyncEntry {
@@ -195,15 +270,17 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let path = root.path().join("d");
         let entry = entry(Kind::Dir, 0o755, -5);
-        make_directory(&path, &entry).expect("made");
+        let tree = tree(root.path());
+        let place = at(&tree, root.path(), "d");
+        make_directory(&place, &entry).expect("made");
         let mode = |path: &Path| path.metadata().expect("there").permissions().mode() & 0o777;
         assert_eq!(mode(&path), 0o700);
-        make_directory(&path, &entry).expect("there already");
+        make_directory(&place, &entry).expect("there already");
         let change = MetadataChange {
             modified: true,
             mode: true,
         };
-        set_metadata(&path, &entry, change).expect("set");
+        set_metadata(&place, &entry, change).expect("set");
         let modified = path.metadata().and_then(|there| there.modified());
         let modified = Timestamp::try_from(modified.expect("a time")).expect("in range");
         assert_eq!((mode(&path), modified), (0o755, entry.modified));
@@ -214,7 +291,9 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let (from, to) = (root.path().join("from"), root.path().join("to"));
         fs::write(&from, "text").expect("written");
-        relocate(&from, &to, &entry(Kind::File, 0o600, 7), true).expect("copied");
+        let tree = tree(root.path());
+        let (source, target) = (at(&tree, root.path(), "from"), at(&tree, root.path(), "to"));
+        relocate(&source, &target, &entry(Kind::File, 0o600, 7), true).expect("copied");
         assert!(from.exists());
         assert_eq!(fs::read_to_string(&to).expect("there"), "text");
         assert_eq!(
@@ -222,7 +301,7 @@ mod tests {
             0o600
         );
         fs::remove_file(&to).expect("removed");
-        relocate(&from, &to, &entry(Kind::File, 0o644, 7), false).expect("moved");
+        relocate(&source, &target, &entry(Kind::File, 0o644, 7), false).expect("moved");
         assert!(!from.exists() && to.exists());
     }
 
@@ -233,7 +312,8 @@ mod tests {
         for text in ["1", "2", "3"] {
             let from = root.path().join("f");
             fs::write(&from, text).expect("written");
-            back_up(&from, &to).expect("moved");
+            let tree = tree(root.path());
+            back_up(&at(&tree, root.path(), "f"), &to).expect("moved");
         }
         let read = |name: &str| fs::read_to_string(to.with_file_name(name)).expect("there");
         assert_eq!(
@@ -250,10 +330,12 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let from = root.path().join("f");
         fs::write(&from, "text").expect("written");
-        fs::set_permissions(&from, Permissions::from_mode(0o444)).expect("set");
+        fs::set_permissions(&from, fs::Permissions::from_mode(0o444)).expect("set");
         let to = other.path().join("a/f");
-        copy_to_backup(&from, &to).expect("copied");
-        back_up(&from, &to).expect("moved");
+        let tree = tree(root.path());
+        let file = at(&tree, root.path(), "f");
+        copy_to_backup(&file, &to).expect("copied");
+        back_up(&file, &to).expect("moved");
         assert!(!from.exists());
         for name in ["f", "f (1)"] {
             let backup = to.with_file_name(name);
@@ -270,9 +352,51 @@ mod tests {
             LocalSink::create(&directory.join("f"), IfExists::Replace).expect("a target");
         sink.begin("v1", 100 << 20).expect("begun");
         sink.write(&vec![1; 1 << 20]).expect("written");
-        assert!(delete_directory(&directory).is_err(), "a download runs");
+        let tree = tree(root.path());
+        let place = at(&tree, root.path(), "d");
+        assert!(delete_directory(&place).is_err(), "a download runs");
         drop(sink);
-        delete_directory(&directory).expect("deleted");
+        delete_directory(&place).expect("deleted");
         assert!(!directory.exists());
+    }
+
+    #[test]
+    fn no_change_passes_a_directory_that_a_link_has_replaced() {
+        let place = tempfile::tempdir().expect("a directory");
+        let (root, outside) = (place.path().join("root"), place.path().join("outside"));
+        fs::create_dir_all(root.join("a")).expect("made");
+        fs::create_dir_all(outside.join("d")).expect("made");
+        fs::write(outside.join("f"), "text").expect("written");
+        fs::write(root.join("g"), "text").expect("written");
+        let old = outside.join("f").metadata().expect("metadata");
+        let tree = tree(&root);
+        fs::rename(root.join("a"), root.join("b")).expect("moved");
+        symlink(&outside, root.join("a")).expect("linked");
+        let at = |relative: &str| at(&tree, &root, relative);
+        let file = entry(Kind::File, 0o600, 7);
+        let change = MetadataChange {
+            modified: true,
+            mode: true,
+        };
+        let backup = place.path().join("backup/f");
+        let results = [
+            make_directory(&at("a/new"), &entry(Kind::Dir, 0o755, 7)),
+            set_metadata(&at("a/f"), &file, change),
+            relocate(&at("a/f"), &at("f"), &file, false),
+            relocate(&at("g"), &at("a/g"), &file, false),
+            delete_file(&at("a/f")),
+            delete_directory(&at("a/d")),
+            back_up(&at("a/f"), &backup),
+            copy_to_backup(&at("a/f"), &backup),
+            set_metadata(&at("a"), &file, change),
+        ];
+        for (number, result) in results.into_iter().enumerate() {
+            assert!(result.is_err(), "{number}");
+        }
+        let new = outside.join("f").metadata().expect("metadata");
+        assert_eq!(new.modified().ok(), old.modified().ok());
+        assert_eq!(new.permissions(), old.permissions());
+        assert_eq!(fs::read_dir(&outside).expect("listed").count(), 2);
+        assert!(root.join("g").exists());
     }
 }

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use crate::client::ClientError;
+use crate::client::local_tree::{LocalTree, TreePath};
 use crate::client::sync::action::SyncAction;
 use crate::client::sync::context::SyncContext;
 use crate::client::sync::job::SyncDirection;
@@ -68,17 +69,24 @@ async fn perform_remotely(context: &SyncContext, action: &SyncAction) -> Result<
 }
 
 fn perform_locally(context: &SyncContext, action: &SyncAction) -> Result<(), ClientError> {
-    let path = context.local_path(action.path());
+    let tree = LocalTree::open(&context.local)
+        .map_err(|error| ClientError::local("open", &*context.local, error))?;
+    let entry_path = |path: &str| TreePath {
+        tree: &tree,
+        relative: context.local_relative(path),
+        display: context.local_path(path),
+    };
+    let path = entry_path(action.path());
     match action {
         SyncAction::MakeDirectory(entry) => local_actions::make_directory(&path, entry),
         SyncAction::SetMetadata { entry, change } => {
             local_actions::set_metadata(&path, entry, *change)
         }
         SyncAction::Move { from, entry } => {
-            local_actions::relocate(&context.local_path(from), &path, entry, false)
+            local_actions::relocate(&entry_path(from), &path, entry, false)
         }
         SyncAction::Copy { from, entry } => {
-            local_actions::relocate(&context.local_path(from), &path, entry, true)
+            local_actions::relocate(&entry_path(from), &path, entry, true)
         }
         SyncAction::Delete(entry) if entry.is_dir() => local_actions::delete_directory(&path),
         SyncAction::Delete(entry) => match &context.options.backup_directory {
