@@ -7,6 +7,7 @@ mod killed;
 mod model;
 mod program;
 mod replacements;
+mod watching;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
